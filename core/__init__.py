@@ -1,0 +1,1 @@
+"""Mechanisms of a node: blobs, transfer, snapshots, networks and runtimes. Knows nothing of desired state."""

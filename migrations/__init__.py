@@ -1,0 +1,1 @@
+"""Pure document-to-document steps that bring old files to the present version."""

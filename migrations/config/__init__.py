@@ -1,0 +1,1 @@
+"""Steps for the configuration file, one module a version."""
