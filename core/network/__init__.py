@@ -1,0 +1,1 @@
+"""Networks of sandboxes (CNI): begins with the sandboxes' own issue."""

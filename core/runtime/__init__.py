@@ -1,0 +1,1 @@
+"""OCI specs, bundles, sandboxers and shims."""

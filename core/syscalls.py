@@ -1,0 +1,166 @@
+"""The system calls that Python does not offer, each with its errno checked.
+
+Rules of this file: nothing else in the program imports ctypes. `setns` and `unshare` change only a thread made for it,
+which ends afterwards. Numbers are those of Linux's asm-generic table, the same on x86-64, arm64 and riscv for the calls
+used by number here (all newer than 5.0).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+MS_RDONLY: Final = 0x1
+MS_NOSUID: Final = 0x2
+MS_NODEV: Final = 0x4
+MS_NOEXEC: Final = 0x8
+MS_REMOUNT: Final = 0x20
+MS_BIND: Final = 0x1000
+MS_REC: Final = 0x4000
+MS_PRIVATE: Final = 0x40000
+MS_SLAVE: Final = 0x80000
+MNT_DETACH: Final = 0x2
+UMOUNT_NOFOLLOW: Final = 0x8
+
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWCGROUP: Final = 0x02000000
+CLONE_NEWUTS: Final = 0x04000000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWPID: Final = 0x20000000
+CLONE_NEWNET: Final = 0x40000000
+
+RESOLVE_NO_XDEV: Final = 0x01
+RESOLVE_NO_MAGICLINKS: Final = 0x02
+RESOLVE_NO_SYMLINKS: Final = 0x04
+RESOLVE_BENEATH: Final = 0x08
+RESOLVE_IN_ROOT: Final = 0x10
+
+AT_EMPTY_PATH: Final = 0x1000
+AT_RECURSIVE: Final = 0x8000
+OPEN_TREE_CLONE: Final = 1
+MOVE_MOUNT_F_EMPTY_PATH: Final = 0x4
+MOUNT_ATTR_RDONLY: Final = 0x1
+MOUNT_ATTR_NOSUID: Final = 0x2
+MOUNT_ATTR_NODEV: Final = 0x4
+
+_SYS_OPEN_TREE: Final = 428
+_SYS_MOVE_MOUNT: Final = 429
+_SYS_OPENAT2: Final = 437
+_SYS_MOUNT_SETATTR: Final = 442
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_OPEN_HOW: Final = struct.Struct("=QQQ")
+
+
+def _check(result: int, what: str | None = None) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), what)
+    return result
+
+
+def mount(source: str, target: str, fstype: str = "", flags: int = 0, options: str = "") -> None:
+    """mount(2): raises `OSError` with the target's name."""
+    _check(
+        _libc.mount(
+            os.fsencode(source),
+            os.fsencode(target),
+            fstype.encode() or None,
+            ctypes.c_ulong(flags),
+            options.encode() or None,
+        ),
+        target,
+    )
+
+
+def umount(target: str, flags: int = UMOUNT_NOFOLLOW) -> None:
+    """umount2(2): raises `OSError` (EINVAL: not a mount point, EBUSY: in use)."""
+    _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def openat2(dirfd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2): a new descriptor (O_CLOEXEC added), resolved as `resolve` (RESOLVE_*) allows; raises `OSError`."""
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)
+    raw = path if isinstance(path, bytes) else os.fsencode(path)
+    return _check(
+        _libc.syscall(ctypes.c_long(_SYS_OPENAT2), ctypes.c_int(dirfd), ctypes.c_char_p(raw), how, ctypes.c_size_t(24)),
+        os.fsdecode(raw),
+    )
+
+
+def syncfs(fd: int) -> None:
+    """Write the whole file system that `fd` lies on to disk."""
+    _check(_libc.syncfs(ctypes.c_int(fd)))
+
+
+def open_tree(dirfd: int, path: str, flags: int = OPEN_TREE_CLONE | os.O_CLOEXEC) -> int:
+    """open_tree(2): a descriptor of a (cloned, detached) mount."""
+    return _check(
+        _libc.syscall(ctypes.c_long(_SYS_OPEN_TREE), ctypes.c_int(dirfd), os.fsencode(path), ctypes.c_uint(flags)), path
+    )
+
+
+def move_mount(from_fd: int, target: str) -> None:
+    """move_mount(2): attach the detached mount `from_fd` at path `target`."""
+    _check(
+        _libc.syscall(
+            ctypes.c_long(_SYS_MOVE_MOUNT),
+            ctypes.c_int(from_fd),
+            b"",
+            ctypes.c_int(-100),
+            os.fsencode(target),
+            ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH),
+        ),
+        target,
+    )
+
+
+def mount_setattr(fd: int, set_attributes: int, *, recursive: bool = True) -> None:
+    """mount_setattr(2) on the mount that `fd` is (MOUNT_ATTR_*)."""
+    attributes = struct.pack("=QQQQ", set_attributes, 0, 0, 0)
+    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
+    _check(
+        _libc.syscall(
+            ctypes.c_long(_SYS_MOUNT_SETATTR),
+            ctypes.c_int(fd),
+            b"",
+            ctypes.c_uint(flags),
+            attributes,
+            ctypes.c_size_t(len(attributes)),
+        )
+    )
+
+
+def in_own_thread(work: Callable[[], T]) -> T:
+    """Run `work` in a thread that ends with it, and so does what it unshares or joins; raises what `work` raises."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="namespace") as own:
+        return own.submit(work).result()
+
+
+def unshare(flags: int) -> None:
+    """unshare(2) for the calling thread: only inside `in_own_thread`."""
+    _check(_libc.unshare(ctypes.c_int(flags)))
+
+
+def setns(fd: int, kind: int) -> None:
+    """setns(2) for the calling thread: only inside `in_own_thread`."""
+    _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)))
+
+
+def sethostname(name: str) -> None:
+    """sethostname(2) in the calling thread's UTS namespace: only inside `in_own_thread` after `unshare`."""
+    raw = name.encode()
+    _check(_libc.sethostname(raw, ctypes.c_size_t(len(raw))))
+
+
+def pr_set_child_subreaper() -> None:
+    """Adopt grandchildren whose parent ends (prctl PR_SET_CHILD_SUBREAPER)."""
+    _check(_libc.prctl(36, 1, 0, 0, 0))

@@ -1,0 +1,1 @@
+"""One verb, many ends: images move between registries, stores, archives and snapshots."""

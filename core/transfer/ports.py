@@ -1,0 +1,135 @@
+"""What transfer needs of others, as ports, and the values that travel.
+
+`core.transfer` never imports `core.snapshots`: the one who wires them hands an `Unpacker` in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from core.digest import Digest
+
+
+class LayerState(StrEnum):
+    """How far one layer is."""
+
+    WAITING = "waiting"
+    FETCHING = "fetching"
+    HELD = "held"
+    APPLIED = "applied"
+
+
+class Compression(StrEnum):
+    """How a layer's tar is packed, decided by its media type alone."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A typed pointer to a blob (OCI image-spec, descriptor.md)."""
+
+    media_type: str
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """The fixed list of what an image may say about how it is run; nothing else of its metadata reaches a runtime."""
+
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    user: str = ""
+    working_dir: str = ""
+    volumes: tuple[str, ...] = ()
+    stop_signal: str = ""
+    os: str = "linux"
+    architecture: str = "amd64"
+    variant: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A form for records; inverse of `from_json`."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ImageConfig:
+        """Read a record."""
+        known = {name: value for name, value in data.items() if name in cls.__slots__}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class PulledImage:
+    """A complete image on this node: `target` is what the reference resolved to (index or manifest)."""
+
+    target: Descriptor
+    manifest: Descriptor
+    config_digest: Digest
+    config: ImageConfig
+    platform: str
+    layers: tuple[Descriptor, ...]
+    diff_ids: tuple[Digest, ...]
+    chain: str
+    """The name of the top committed snapshot (a chain id); "" when it was not unpacked."""
+    pulled_from: str
+    bytes_fetched: int
+    blobs: tuple[Digest, ...] = field(default=())
+    """Every blob the image needs to be pushed or unpacked again: index, manifest, config, layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """What an image may cost: bytes written, inodes, seconds of one layer's applying."""
+
+    layer_bytes: int = 0
+    """0: the larger of 4 GiB and 200 × the compressed size."""
+    inodes: int = 2_000_000
+    seconds: float = 900.0
+
+
+class LayerSink(Protocol):
+    """One image being unpacked: layers arrive in any order, verified and complete on disk."""
+
+    def missing(self) -> Sequence[int]:
+        """Indexes of the layers that are needed; the others are committed snapshots already and need no blob."""
+
+    def ready(self, index: int, blob: Path, compression: Compression) -> None:
+        """Layer `index` lies verified at `blob`: begin to apply it, in the background; returns at once."""
+
+    def applied(self) -> int:
+        """How many layers are applied so far."""
+
+    def finish(self) -> str:
+        """Wait for all, check every diff id, make durable, commit; returns the top chain id. Raises the first fault."""
+
+    def abort(self) -> None:
+        """Stop and leave nothing; harmless after `finish`."""
+
+
+class Unpacker(Protocol):
+    """Makes the snapshots of an image."""
+
+    def begin(self, diff_ids: Sequence[Digest], sizes: Sequence[int], budgets: Budgets) -> LayerSink:
+        """Start with the image's uncompressed digests (base first) and the compressed sizes of its layers."""
+
+
+class Progress(Protocol):
+    """Who is told how far a transfer is. Called from several threads, often: must be cheap and never raise."""
+
+    def resolved(self, digest: Digest, layers: Sequence[Descriptor]) -> None:
+        """The reference is this digest, with these layers."""
+
+    def fetched(self, digest: Digest, total: int) -> None:
+        """Of blob `digest`, `total` bytes are here."""
+
+    def layer(self, digest: Digest, state: LayerState) -> None:
+        """A layer has moved on."""
