@@ -12,6 +12,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from core.digest import Digest
+from core.layers import Budgets, Compression
+
+__all__ = [
+    "Budgets",
+    "Compression",
+    "Descriptor",
+    "ImageConfig",
+    "LayerSink",
+    "LayerState",
+    "Progress",
+    "PulledImage",
+    "Unpacker",
+]
 
 
 class LayerState(StrEnum):
@@ -21,14 +34,6 @@ class LayerState(StrEnum):
     FETCHING = "fetching"
     HELD = "held"
     APPLIED = "applied"
-
-
-class Compression(StrEnum):
-    """How a layer's tar is packed, decided by its media type alone."""
-
-    NONE = "none"
-    GZIP = "gzip"
-    ZSTD = "zstd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +89,6 @@ class PulledImage:
     bytes_fetched: int
     blobs: tuple[Digest, ...] = field(default=())
     """Every blob the image needs to be pushed or unpacked again: index, manifest, config, layers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budgets:
-    """What an image may cost: bytes written, inodes, seconds of one layer's applying."""
-
-    layer_bytes: int = 0
-    """0: the larger of 4 GiB and 200 × the compressed size."""
-    inodes: int = 2_000_000
-    seconds: float = 900.0
 
 
 class LayerSink(Protocol):
