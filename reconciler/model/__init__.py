@@ -1,0 +1,1 @@
+"""Kinds, identity, conditions, actions, outcome: values only."""

@@ -1,0 +1,140 @@
+"""The ObjectStore port: few methods; all else are functions over it (`reconciler.store.functions`).
+
+Glossary: *version* counts the store's writes, one number for all objects; `expect` is the version at which the writer
+read the object (0: it must not exist); *durable* means fsync-ed before the call returns.
+
+Who may call from where: any thread, any process; each thread has a connection of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from core.errors import Conflict, Corrupt, Unsupported
+from reconciler.model.identity import Key, Kind
+from reconciler.model.objects import Object
+
+
+class WriteConflict(Conflict):
+    """The object is not at the version expected: someone wrote first; read again and redo."""
+
+    def __init__(self, key: Key, expected: int, found: int) -> None:
+        super().__init__(f"{key} is at version {found}, not {expected}")
+        self.key = key
+
+
+class TooOld(Conflict):
+    """The changes since that version are no longer kept: list everything, then watch from its version."""
+
+
+class StoreCorrupt(Corrupt):
+    """The store's file cannot be read as what it should be."""
+
+
+class StoreTooNew(Unsupported):
+    """The store was written by a newer version of this program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write `object` if it is at version `expect`; 0: only if there is none of that key.
+
+    The store sets version; uid and created where the object is new; generation + 1 when spec or labels differ.
+    Status in `object` is ignored (see `set_status`), except that a new object begins with it.
+    """
+
+    object: Object
+    expect: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove the object of `key` if it is at version `expect`."""
+
+    key: Key
+    expect: int
+
+
+Write = Put | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing that happened: `gone` when the object was removed, else read it again."""
+
+    version: int
+    key: Key
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something worth telling. `count` > 1 when the same (key, reason, message) came again; times since 1970."""
+
+    id: int
+    key: Key
+    type: str
+    """`Normal` or `Warning`."""
+    reason: str
+    message: str
+    first: float
+    last: float
+    count: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+class ObjectStore(Protocol):
+    """A store of objects."""
+
+    def get(self, key: Key) -> Object | None:
+        """The object, with the newest status set by anyone in this process; None when there is none."""
+
+    def list(self, kind: Kind | None = None) -> Sequence[Object]:
+        """All objects, or those of one kind, ordered by kind (as in `Kind`) and name."""
+
+    def commit(self, writes: Sequence[Write]) -> Sequence[Object]:
+        """All writes or none, durable, in one transaction; returns what was put, in order. Raises `WriteConflict`."""
+
+    def set_status(self, key: Key, uid: str, status: Mapping[str, Any]) -> None:
+        """Replace the status of the object with that uid; a no-op when it is gone or unchanged.
+
+        Buffered: visible at once to this process, to others after at most 250 ms or `flush`; may be lost by a crash.
+        """
+
+    def add_event(self, event: Event) -> None:
+        """Tell something; buffered as `set_status`; equal ones are counted; the oldest go when there are over 1,000 (id
+        of the argument is ignored).
+        """
+
+    def events(self, since: int = 0) -> Sequence[Event]:
+        """The events with an id over `since`, oldest first (a repeated event gets a new id)."""
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+
+    def version(self) -> int:
+        """The newest version."""
+
+    def changes(self, since: int) -> Sequence[Change]:
+        """What happened after version `since`, oldest first, one entry a key (its last); raises `TooOld`."""
+
+    def wait(self, since: int, seconds: float) -> bool:
+        """Wait up to `seconds` until something happened after version `since` (polls each 50 ms); True when so."""
+
+    def meta(self, name: str) -> str | None:
+        """A word the engine keeps beside the objects (boot id, schema)."""
+
+    def set_meta(self, name: str, value: str) -> None:
+        """Keep a word, durably."""
+
+    def close(self) -> None:
+        """Flush, and let go of this thread's and all idle connections."""
+
+
+def iterate(store: ObjectStore, kind: Kind, labels: Mapping[str, str]) -> Iterator[Object]:
+    """The objects of `kind` that carry all of `labels`."""
+    for obj in store.list(kind):
+        if all(obj.labels.get(name) == value for name, value in labels.items()):
+            yield obj
