@@ -20,7 +20,7 @@ from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from core.errors import Conflict
+from core.errors import Conflict, Failed
 from core.mounts import MountSpec
 from core.proc import ProcessId
 
@@ -63,6 +63,13 @@ class IllegalMove(Conflict):
 
     def __init__(self, phase: TaskPhase, event: TaskEvent) -> None:
         super().__init__(f"a task that is {phase} cannot {event}")
+
+
+class MonitorLost(Failed):
+    """The task's monitor was killed: whether it runs on can be seen, how it ends will never be known."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"the monitor of {id} is gone, so nobody would record its exit")
 
 
 TASK_MOVES: Final[Mapping[TaskPhase, Mapping[TaskEvent, TaskPhase]]] = {
@@ -201,7 +208,10 @@ class Shim(Protocol):
         """Change limits in place (OCI runtime-spec, `linux.resources`)."""
 
     def wait(self, id: str, timeout: float) -> Exit | None:
-        """Wait up to `timeout` seconds for the end; None when it goes on."""
+        """Wait up to `timeout` seconds for the end; None when it goes on.
+
+        Raises `NotFound` for what was never created, `MonitorLost` when nobody will know how it ended.
+        """
 
     def stats(self, id: str) -> Stats:
         """Counters of a running task; raises `NotFound`."""

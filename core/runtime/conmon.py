@@ -1,0 +1,154 @@
+"""conmon: the small monitor of one task, which outlives us and writes its exit down.
+
+Rules of this file: conmon is told everything on its command line and answers on one pipe (`_OCI_SYNCPIPE`), with one
+line of JSON: the first process, or -1 and what the runtime complained of. Later it listens on the fifo `ctl`.
+The runtime's words become errors here, once, at the edge; nobody after this matches on text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from core import fsio
+from core.errors import AgentError, Conflict, Denied, Failed, Invalid, NoSpace, NotFound, TimedOut, Unsupported
+from core.process import Launcher
+from core.runtime.bundle import Record
+
+RESIZE: Final = 1
+REOPEN_LOG: Final = 2
+_MESSAGE: Final = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
+_CAUSES: Final[tuple[tuple[re.Pattern[str], type[AgentError], str], ...]] = (
+    (re.compile(r"exec: .*(no such file or directory|executable file not found|not a directory)"), NotFound,
+     "The command is not in the image: correct `command`, or the image."),
+    (re.compile(r"exec: .*permission denied|exec: .*is a directory"), Denied,
+     "The command is in the image but is not an executable file for this user."),
+    (re.compile(r"exec format error"), Unsupported, "The command is built for another architecture, or has no #! line."),
+    (re.compile(r"no space left on device"), NoSpace, ""),
+    (re.compile(r"already exists"), Conflict, ""),
+    (re.compile(r"container does not exist|no such container"), NotFound, ""),
+    (re.compile(r"OOM-killed|memory limit too low"), Invalid, "Raise `resources.memory`."),
+    (re.compile(r"error mounting|mountpoint|not a directory"), Invalid,
+     "A mount does not fit the image: a file on a folder, a folder on a file, or a source that is not there."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """How to start a monitor: programs by full path, the runtime's own root, the folder of exit files."""
+
+    program: str
+    runtime: str
+    runtime_root: Path
+    exits: Path
+
+    def command(self, id: str, bundle: Path, record: Record) -> list[str]:
+        """conmon's command line for a task (conmon(8)). `log` is in the CRI format."""
+        return [
+            self.program,
+            *("--cid", id, "--cuuid", id, "--name", id),
+            *("--bundle", str(bundle), "--persist-dir", str(bundle), "--exit-dir", str(self.exits)),
+            *("--container-pidfile", str(bundle / "pid"), "--conmon-pidfile", str(bundle / "monitor.pid")),
+            *("--log-path", f"k8s-file:{record.log}", "--log-size-max", str(record.log_limit), "--no-sync-log"),
+            *("--runtime", self.runtime, "--runtime-arg", "--root", "--runtime-arg", str(self.runtime_root)),
+            "--full-attach",
+            *(["--terminal"] if record.terminal else []),
+            *(["--stdin"] if record.stdin else []),
+        ]
+
+
+def launch(launcher: Launcher, argv: list[str], bundle: Path, *, timeout: float) -> tuple[int, int]:
+    """Start conmon and wait for its answer; returns (first process, monitor). Raises the runtime's complaint."""
+    ours, theirs = os.pipe()
+    try:
+        with open(bundle / "monitor.err", "wb") as err:
+            try:
+                child = launcher.start(argv, stderr=err, pass_fds=(theirs,), env={"_OCI_SYNCPIPE": str(theirs)})
+            finally:
+                os.close(theirs)
+        # conmon forks itself away at once; its answer comes from the fork.
+        child.wait()
+        answer = _answer(ours, timeout)
+    finally:
+        os.close(ours)
+    first = parse_answer(answer, (bundle / "monitor.err").read_text("utf-8", "replace"))
+    return first, int((bundle / "monitor.pid").read_text())
+
+
+def _answer(fd: int, timeout: float) -> bytes:
+    poller = select.poll()
+    poller.register(fd, select.POLLIN | select.POLLHUP)
+    data = b""
+    while not data.endswith(b"\n"):
+        if not poller.poll(timeout * 1000):
+            raise TimedOut(f"the runtime did not create the task within {timeout:g} s")
+        chunk = os.read(fd, 65536)
+        if not chunk:
+            break
+        data += chunk
+    return data
+
+
+def parse_answer(answer: bytes, stderr: str) -> int:
+    """The first process' number out of conmon's line; raises the error that the line, or its absence, tells of."""
+    try:
+        said = json.loads(answer.splitlines()[-1], strict=False)
+        pid = int(said["pid"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        raise complaint(stderr.strip() or "the monitor ended before it said anything") from None
+    if pid <= 0:
+        raise complaint(str(said.get("message") or stderr or "the runtime gave no reason"))
+    return pid
+
+
+def complaint(words: str) -> AgentError:
+    """The error that a runtime's words on stderr mean: log lines in text or JSON form, the last one counts most."""
+    text = said(words)
+    for pattern, kind, advice in _CAUSES:
+        if pattern.search(text):
+            return kind(text, advice=advice)
+    return Failed(text)
+
+
+def said(words: str) -> str:
+    """The plain sentence inside a runtime's log lines."""
+    found = _MESSAGE.findall(words)
+    if found:
+        text = str(found[-1]).encode().decode("unicode_escape", "replace")
+    else:
+        lines = [line.strip() for line in words.strip().splitlines() if line.strip()]
+        text = lines[-1] if lines else "no reason given"
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # not a JSON log line: then it is the text itself
+            text = str(json.loads(text)["msg"])
+    return text.replace("\n", " ")[:1000]
+
+
+def control(bundle: Path, message: int, first: int = 0, second: int = 0) -> bool:
+    """Write one message on the monitor's fifo; False when no monitor listens."""
+    try:
+        fd = os.open(bundle / "ctl", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # ENOENT, or ENXIO: nobody has it open for reading
+        return False
+    try:
+        os.write(fd, b"%d %d %d\n" % (message, first, second))
+    finally:
+        os.close(fd)
+    return True
+
+
+def close_stdin(bundle: Path) -> None:
+    """Close the task's stdin: the monitor closes it when whoever is attached goes away. Raises `NotFound`."""
+    path = fsio.socket_path(bundle / "attach")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as attached:
+        try:
+            attached.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise NotFound(f"nobody listens for attachment at {bundle / 'attach'}") from None
+        attached.shutdown(socket.SHUT_WR)

@@ -1,0 +1,78 @@
+"""Seeing what a task is, from its bundle, its exit file and /proc alone. Nothing is spawned, nothing is changed.
+
+The order of looking matters, since the task moves meanwhile. The monitor writes the exit file before it ends, so
+a monitor that is gone settles it: either the exit file is there by then, or nobody will ever write one (LOST). Between the
+first process' end and the exit file (some milliseconds) the task is still said to be RUNNING: its end is not known yet.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from core.cgroups import Hierarchies
+from core.proc import ProcessId
+from core.runtime import limits
+from core.runtime.bundle import Bundle, Bundles, Made
+from core.runtime.ports import Exit, TaskPhase, TaskState
+
+_BEFORE_EXEC: Final = b":[2:INIT]"
+
+
+@dataclass(frozen=True, slots=True)
+class Eyes:
+    """Where to look. `boot` is this boot's id: processes and mounts of another boot are no more."""
+
+    bundles: Bundles
+    exits: Path
+    runtime_root: Path
+    found: Hierarchies
+    boot: str
+
+    def state(self, id: str) -> TaskState:
+        """What is seen of task `id`."""
+        bundle = self.bundles.read(id)
+        if bundle is None:
+            exit = self.exit(id)
+            return TaskState(id, TaskPhase.ABSENT if exit is None else TaskPhase.STOPPED, exit=exit)
+        if bundle.made is None:
+            fresh = not bundle.created and bundle.record.boot == self.boot
+            return TaskState(id, TaskPhase.PREPARED if fresh else TaskPhase.HALF_MADE)
+        return self._made(id, bundle, bundle.made)
+
+    def _made(self, id: str, bundle: Bundle, made: Made) -> TaskState:
+        alive = made.first.alive(self.boot)
+        if alive and made.monitor.alive(self.boot):
+            return TaskState(id, self._living(id, bundle, made.first), made.first, made.monitor)
+        exit = None if alive else self.exit(id)
+        if exit is None and not alive and made.monitor.alive(self.boot):
+            return TaskState(id, TaskPhase.RUNNING, made.first, made.monitor)
+        exit = exit or self.exit(id)
+        phase = TaskPhase.LOST if exit is None else TaskPhase.STOPPED
+        return TaskState(id, phase, made.first, made.monitor, exit)
+
+    def _living(self, id: str, bundle: Bundle, first: ProcessId) -> TaskPhase:
+        if os.path.lexists(f"{self.runtime_root}/{id}/exec.fifo") and _has_not_begun(first.pid):
+            return TaskPhase.CREATED
+        return TaskPhase.PAUSED if limits.frozen(self.found, bundle.record.cgroup) else TaskPhase.RUNNING
+
+    def exit(self, id: str) -> Exit | None:
+        """What the monitor wrote when the task ended; None when it has not."""
+        path = self.exits / id
+        try:
+            text = path.read_text()
+            at = path.stat().st_mtime
+        except FileNotFoundError:
+            return None
+        code = int(text) if text.strip().lstrip("-").isdigit() else 255
+        return Exit(code & 0xFF, at, os.path.lexists(self.bundles.path(id) / "oom"))
+
+
+def _has_not_begun(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/comm", "rb", buffering=0) as source:
+            return source.read(32).rstrip().endswith(_BEFORE_EXEC)
+    except OSError:
+        return False

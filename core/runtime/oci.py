@@ -1,0 +1,296 @@
+"""The Shim over an OCI runtime (runc) under conmon.
+
+Rules of this file: calls that change a task first look where it is and refuse an illegal move; they spawn the runtime
+through the launcher, so that a killed engine's half-done calls are ended by the next one. What a task *is* comes from
+`observing`. `delete` works from any phase and from any point at which an earlier `delete` was killed.
+
+Order of `delete`: processes, monitor, runtime state, groups, bundle, exit file. The exit file is the last to go: until
+then the task is still STOPPED with its exit, and `delete` is called again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal as signals
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from core import cgroups, fsio, proc
+from core.clock import Clock
+from core.errors import AgentError, Failed, NotFound
+from core.proc import ProcessId
+from core.process import Launcher, find, foreground
+from core.runtime import conmon, limits
+from core.runtime.bundle import Bundle, Bundles, Made, Record, checked_group
+from core.runtime.observing import Eyes
+from core.runtime.ports import (
+    ExecSpec,
+    Exit,
+    IllegalMove,
+    MonitorLost,
+    NewTask,
+    Stats,
+    TaskEvent,
+    TaskPhase,
+    TaskState,
+    advance,
+)
+
+CREATE_SECONDS: Final = 60.0
+_MONITOR_SECONDS: Final = 2.0
+_ALIVE: Final = frozenset({TaskPhase.CREATED, TaskPhase.RUNNING, TaskPhase.PAUSED})
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """The programs, by name or path; they are looked up when they are needed, since they may be installed later."""
+
+    runtime: str = "runc"
+    monitor: str = "conmon"
+
+
+class OciShim:
+    """Tasks as processes in namespaces.
+
+    `state`: the folder that may vanish at reboot. `group`: the instance's cgroup, `/reconciler-<instance>`; tasks' own
+    groups lie below it, monitors in `<group>/monitors`. `boot`: this boot's id.
+    """
+
+    def __init__(
+        self, state: Path, group: str, launcher: Launcher, clock: Clock, boot: str, tools: Tools = Tools()
+    ) -> None:
+        self._launcher = launcher
+        self._clock = clock
+        self._group = group
+        self._tools = tools
+        self._found = cgroups.hierarchies()
+        self.bundles = Bundles(state)
+        self._eyes = Eyes(
+            self.bundles,
+            fsio.make_private(state / "exits"),
+            fsio.make_private(state / Path(tools.runtime).name),
+            self._found,
+            boot,
+        )
+
+    # What is there.
+
+    def state(self, id: str) -> TaskState:
+        """Observe from files and /proc."""
+        return self._eyes.state(id)
+
+    def connect(self, id: str) -> TaskState:
+        """The same as `state`: nothing of a task lives in us."""
+        return self._eyes.state(id)
+
+    def tasks(self) -> Iterator[str]:
+        """Every id of which a bundle, an exit file or runtime state is left."""
+        exits = (name for name in os.listdir(self._eyes.exits) if not name.startswith("."))
+        yield from sorted({*self.bundles.ids(), *exits, *os.listdir(self._eyes.runtime_root)})
+
+    def _moving(self, id: str, event: TaskEvent) -> TaskState:
+        state = self._eyes.state(id)
+        advance(state.phase, event)
+        return state
+
+    def _living(self, id: str) -> Record:
+        bundle = self.bundles.read(id)
+        if bundle is None or self._eyes.state(id).phase not in _ALIVE:
+            raise NotFound(f"task {id} does not run")
+        return bundle.record
+
+    # From nothing to running.
+
+    def prepare(self, task: NewTask) -> None:
+        """ABSENT → PREPARED. The spec's `linux.cgroupsPath` must lie below the instance's group."""
+        self._moving(task.id, TaskEvent.PREPARE)
+        group = checked_group(str(task.spec.get("linux", {}).get("cgroupsPath", "")), self._group)
+        task.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.bundles.make(task, Record.of(task, group, self._eyes.boot))
+
+    def create(self, id: str) -> TaskState:
+        """PREPARED → CREATED; raises the runtime's complaint and leaves HALF_MADE."""
+        self._moving(id, TaskEvent.CREATE_BEGUN)
+        bundle = self.bundles.read(id)
+        if bundle is None:
+            raise IllegalMove(TaskPhase.ABSENT, TaskEvent.CREATE_BEGUN)
+        runtime = find(self._tools.runtime)
+        monitor = conmon.Monitor(find(self._tools.monitor), runtime, self._eyes.runtime_root, self._eyes.exits)
+        self.bundles.begin(id)
+        path = self.bundles.path(id)
+        first, own = conmon.launch(
+            self._launcher, monitor.command(id, path, bundle.record), path, timeout=CREATE_SECONDS
+        )
+        self._move_out(own)
+        made = Made(self._identity(first, id), self._identity(own, id))
+        self.bundles.complete(id, made)
+        return self._eyes.state(id)
+
+    def _identity(self, pid: int, id: str) -> ProcessId:
+        found = ProcessId.of(pid, self._eyes.boot)
+        if found is None:
+            raise Failed(f"process {pid} of task {id} ended while the task was created")
+        return found
+
+    def _move_out(self, monitor: int) -> None:
+        # Out of the helpers' group, which ends with the engine; and out of a service manager's, which may end with it.
+        wanted = dict.fromkeys(path for path in (self._found.tracking, self._found.v1.get("name=systemd")) if path)
+        for hierarchy in wanted:
+            cgroups.enter(cgroups.make(hierarchy, f"{self._group}/monitors"), monitor)
+
+    def start(self, id: str) -> TaskState:
+        """CREATED → RUNNING (or STOPPED already, when it was quick)."""
+        self._moving(id, TaskEvent.START)
+        self._runtime("start", id)
+        return self._eyes.state(id)
+
+    def _runtime(self, *words: str, stdin: bytes = b"") -> None:
+        argv = self._command(*words)
+        result = self._launcher.run(argv, stdin=stdin)
+        if result.code != 0:
+            raise conmon.complaint(result.stderr.decode("utf-8", "replace"))
+
+    def _command(self, *words: str) -> list[str]:
+        return [find(self._tools.runtime), "--root", str(self._eyes.runtime_root), *words]
+
+    # While it runs.
+
+    def pids(self, id: str) -> Sequence[int]:
+        """The members of its groups; raises `NotFound` when it does not run."""
+        return limits.pids_below(self._found, self._living(id).cgroup)
+
+    def pause(self, id: str) -> None:
+        """Freeze its group."""
+        self._moving(id, TaskEvent.PAUSE)
+        self._runtime("pause", id)
+
+    def resume(self, id: str) -> None:
+        """Thaw its group."""
+        self._moving(id, TaskEvent.RESUME)
+        self._runtime("resume", id)
+
+    def kill(self, id: str, signal: int, *, everyone: bool = False) -> None:
+        """By pidfd, so that no stranger is met; nothing happens when it has ended."""
+        bundle = self.bundles.read(id)
+        if bundle is None or bundle.made is None:
+            return
+        if everyone:
+            limits.signal_all(self._found, bundle.record.cgroup, signal)
+        else:
+            bundle.made.first.signal(signals.Signals(signal))
+
+    def exec(self, id: str, process: ExecSpec) -> int:
+        """Runs in the foreground; `user` is `uid[:gid[,gid…]]` in numbers (see `rootfs.resolve_user`)."""
+        return foreground(self.exec_command(id, process))
+
+    def exec_command(self, id: str, process: ExecSpec) -> list[str]:
+        """The command line that `exec` runs: for who wants to run it with a limit of time, as a probe does."""
+        self._living(id)
+        uid_gid, *more = process.user.split(",")
+        options = ["--cwd", process.cwd] if process.cwd else []
+        options += ["--tty"] if process.tty else []
+        options += ["--user", uid_gid] if uid_gid else []
+        options += [word for gid in more for word in ("--additional-gids", gid)]
+        options += [word for pair in process.env for word in ("--env", pair)]
+        return self._command("exec", *options, id, *process.args)
+
+    def resize(self, id: str, columns: int, rows: int) -> None:
+        """The size of its terminal, through the monitor."""
+        self._living(id)
+        conmon.control(self.bundles.path(id), conmon.RESIZE, rows, columns)
+
+    def reopen_log(self, id: str) -> bool:
+        """Have the monitor open the log by name again, after it was renamed; False when there is no monitor."""
+        return conmon.control(self.bundles.path(id), conmon.REOPEN_LOG)
+
+    def close_io(self, id: str) -> None:
+        """Close its stdin; harmless for a task that has none."""
+        if self._living(id).stdin:
+            conmon.close_stdin(self.bundles.path(id))
+
+    def update(self, id: str, resources: Mapping[str, Any]) -> None:
+        """Change limits in place (OCI `linux.resources`: cpu, memory, pids)."""
+        self._living(id)
+        self._runtime("update", "--resources", "-", id, stdin=json.dumps(resources).encode())
+
+    def stats(self, id: str) -> Stats:
+        """Counters of a task that runs; raises `NotFound`."""
+        seen = limits.counters(self._found, self._living(id).cgroup)
+        if seen is None:
+            raise NotFound(f"task {id} has no control group")
+        return seen
+
+    # To the end.
+
+    def wait(self, id: str, timeout: float) -> Exit | None:
+        """Waits for the monitor's end, which comes right after it wrote the exit.
+
+        Raises `NotFound` for a task that was never created, `MonitorLost` when nobody knows how it ended.
+        """
+        state = self._eyes.state(id)
+        if state.phase in _ALIVE and state.monitor is not None:
+            if not proc.wait_gone(state.monitor, timeout):
+                return self._eyes.exit(id)
+            state = self._eyes.state(id)
+        if state.phase is TaskPhase.LOST:
+            raise MonitorLost(id)
+        if state.phase is not TaskPhase.STOPPED:
+            raise NotFound(f"task {id} was not created")
+        return state.exit
+
+    def delete(self, id: str) -> Exit | None:
+        """Any phase → ABSENT; see the order above."""
+        bundle = self.bundles.read(id)
+        if bundle is not None and bundle.record.boot == self._eyes.boot:
+            self._end(id, bundle)
+        exit = self._eyes.exit(id)
+        self._forget(id, bundle)
+        self.bundles.remove(id)
+        for left in self._eyes.exits.glob(f"{id}.??????"):  # the monitor was killed while it wrote
+            left.unlink(missing_ok=True)
+        (self._eyes.exits / id).unlink(missing_ok=True)
+        return exit
+
+    def _end(self, id: str, bundle: Bundle) -> None:
+        group = bundle.record.cgroup
+        if bundle.made is None:
+            for helper in _unrecorded(self.bundles.path(id), self._eyes.boot) if bundle.created else ():
+                helper.signal(signals.SIGKILL)
+                proc.wait_gone(helper, _MONITOR_SECONDS)
+            limits.end_all(self._found, group, self._clock, within=10.0)
+            return
+        bundle.made.first.signal(signals.SIGKILL)
+        limits.end_all(self._found, group, self._clock, within=10.0)
+        if not proc.wait_gone(bundle.made.monitor, _MONITOR_SECONDS) and bundle.made.monitor.signal(signals.SIGKILL):
+            proc.wait_gone(bundle.made.monitor, _MONITOR_SECONDS)
+
+    def _forget(self, id: str, bundle: Bundle | None) -> None:
+        own = self._eyes.runtime_root / id
+        if own.exists():
+            with contextlib.suppress(AgentError):  # it may be half-made, or the runtime gone: the folder goes anyway
+                self._runtime("delete", "--force", id)
+            fsio.remove_tree(own)
+        if bundle is not None:
+            cgroups.remove_everywhere(bundle.record.cgroup, self._found, self._clock)
+
+    def sweep(self) -> None:
+        """Remove the staging folders of killed engines: for a new engine's start."""
+        self.bundles.sweep()
+
+    def shutdown(self) -> None:
+        """We hold nothing; tasks go on."""
+
+
+def _unrecorded(bundle: Path, boot: str) -> Iterator[ProcessId]:
+    """The monitor and runtime calls of a task that was never completed: known by the bundle on their command line."""
+    wanted = os.fsencode(bundle)
+    for pid in proc.pids():
+        found = ProcessId.of(pid, boot)
+        with contextlib.suppress(OSError):  # it ended while we looked
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if found is not None and wanted in words and b"--bundle" in words:
+                yield found
