@@ -18,7 +18,7 @@ from tests.registry import Registry, missing_tools, push_all
 ORDER: Final = ("unit", "conformance", "property", "golden", "crash", "e2e", "bench")
 STOP_SECONDS: Final = 15.0
 SETTLE_SECONDS: Final = 2.0
-COMMAND: Final = (sys.executable, "-m", "reconciler.cli.main")
+COMMAND: Final = Path(sys.executable).with_name("reconciler")
 
 
 def floor_of(path: Path) -> int:
@@ -60,7 +60,7 @@ class Node:
 
     def arguments(self, *words: str | Path) -> list[str]:
         """The command line of `reconciler WORDS` on this node."""
-        return [*COMMAND, "--root", str(self.root), "--state", str(self.state), *map(str, words)]
+        return [str(COMMAND), "--root", str(self.root), "--state", str(self.state), *map(str, words)]
 
     def cli(
         self, *words: str | Path, stdin: str = "", timeout: float = 60, env: Mapping[str, str] | None = None
