@@ -1,0 +1,181 @@
+"""Facts: what was observed of one object and its surroundings, as values that can be compared.
+
+Rules of this file: no clock and no handle in here; equal facts mean that nothing moved. Time is a separate argument
+(`Now`), so that the same plan from equal facts can be told from progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.runtime.ports import Exit, SandboxPhase, TaskPhase
+from reconciler.model.identity import Key
+from reconciler.model.objects import Object
+from reconciler.model.outcome import Fault
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The moment of a decision: wall seconds since 1970 for records, monotonic seconds for delays."""
+
+    wall: float
+    monotonic: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSeen:
+    """One attempt as found on the node. `alive`: its first process runs."""
+
+    id: str
+    hash: str
+    attempt: int
+    phase: TaskPhase
+    alive: bool = False
+    exit: Exit | None = None
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """When (monotonic) a task was first asked to end, and when it was last killed."""
+
+    asked: float
+    killed: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSeen:
+    """An Image object as a container needs it. `record` holds digest, chain, driver and config when it is `ready`."""
+
+    key: Key
+    ready: bool
+    record: Mapping[str, Any] = field(default_factory=dict)
+    owners: frozenset[Key] = frozenset()
+    trouble: str = ""
+    stalled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxView:
+    """A Sandbox object as a container needs it."""
+
+    key: Key
+    ready: bool
+    id: str = ""
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    owners: frozenset[Key] = frozenset()
+    trouble: str = ""
+    stalled: bool = False
+    deleting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """A container that must have started, be ready or have succeeded first."""
+
+    key: Key
+    condition: str
+    met: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFacts:
+    """All that decides what happens to a container."""
+
+    obj: Object
+    boot: str
+    image: ImageSeen | None = None
+    sandbox: SandboxView | None = None
+    volumes: Mapping[str, bool] = field(default_factory=dict)
+    """Every volume it mounts: whether the Volume is ready (missing ones are False)."""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    """Every secret it uses: the hash of its content, "" when it is missing."""
+    dependencies: tuple[Dependency, ...] = ()
+    tasks: tuple[TaskSeen, ...] = ()
+    stopping: Mapping[str, StopAsked] = field(default_factory=dict)
+    owned: frozenset[Key] = frozenset()
+    """The objects that name this container among their owners."""
+    fault: Fault | None = None
+    has_logs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSeen:
+    """One sandbox as found on the node; `boot`: it was made in this boot."""
+
+    id: str
+    hash: str
+    attempt: int
+    phase: SandboxPhase
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxFacts:
+    """All that decides what happens to a sandbox."""
+
+    obj: Object
+    boot: str
+    seen: tuple[SandboxSeen, ...] = ()
+    in_use: frozenset[str] = frozenset()
+    """The sandbox ids that tasks on the node have joined."""
+    users: frozenset[Key] = frozenset()
+    """The Container objects that name this sandbox and are not on their way out."""
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """All that decides what happens to an image."""
+
+    obj: Object
+    default_platform: str
+    unpacked: bool = False
+    """Whether the chain in the record is a committed snapshot and its blobs are held."""
+    has_snapshot_object: bool = False
+    users: frozenset[Key] = frozenset()
+    """The Container objects that name this image and are not on their way out."""
+    secret_missing: bool = False
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotFacts:
+    """All that decides what happens to a Snapshot object."""
+
+    obj: Object
+    exists: bool
+    busy: bool
+    """Whether a task's root rests on it."""
+    shared: bool
+    """Whether another Snapshot object names the same chain."""
+    usage: Mapping[str, int] = field(default_factory=dict)
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeFacts:
+    """All that decides what happens to a volume."""
+
+    obj: Object
+    exists: bool
+    users: frozenset[Key] = frozenset()
+    """Containers that mount it: wanted ones, and dying ones whose task is still here."""
+    path: str = ""
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFacts:
+    """An object with nothing to do on the node: a Secret, the Node."""
+
+    obj: Object
+    fault: Fault | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+Facts = ContainerFacts | SandboxFacts | ImageFacts | SnapshotFacts | VolumeFacts | PlainFacts

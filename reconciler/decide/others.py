@@ -1,0 +1,146 @@
+"""What to do next for images, snapshots, sandboxes, volumes and plain objects: facts in, a plan out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from core.runtime.ports import SandboxPhase
+from reconciler.decide.facts import ImageFacts, SandboxFacts, SandboxSeen, SnapshotFacts, VolumeFacts
+from reconciler.model.actions import (
+    Action,
+    Await,
+    EnsureOwned,
+    ForgetImage,
+    MakeSandbox,
+    MakeVolume,
+    Plan,
+    PullImage,
+    Release,
+    Remember,
+    RemoveChain,
+    RemoveSandbox,
+    RemoveVolume,
+)
+from reconciler.model.identity import Key, Kind, RuntimeId, spec_hash
+from reconciler.model.kinds.image import ImageSpec
+from reconciler.model.kinds.volume import VolumeSpec
+from reconciler.model.objects import Object
+
+
+def _in_use(users: frozenset[Key]) -> Await:
+    names = ", ".join(str(key) for key in sorted(users)[:5])
+    hint = f"Delete {names} first, or change it so that it does not need this."
+    return Await("InUse", f"still used by {names}", stalled=True, hint=hint)
+
+
+def snapshot_name(driver: str, chain: str) -> str:
+    """The name of the Snapshot object of a chain in a driver."""
+    return f"{driver}-{chain.partition(':')[2][:12]}"
+
+
+def image_wish(facts: ImageFacts, spec: ImageSpec) -> dict[str, str]:
+    """What of an image's spec decides which bytes it is: recorded with the result, and compared with it."""
+    return {
+        "ref": spec.ref,
+        "platform": spec.platform or facts.default_platform,
+        "driver": spec.snapshotter,
+    }
+
+
+def plan_image(facts: ImageFacts, spec: ImageSpec) -> Plan:
+    """Pull it, name its snapshot, keep it; forget its blobs when it goes."""
+    key, record = facts.obj.key, facts.obj.record
+    if facts.obj.deleted is not None:
+        return Plan((), (_in_use(facts.users),)) if facts.users else Plan((ForgetImage(key), Release(key)))
+    wish = image_wish(facts, spec)
+    secret = spec.credentials.secret if spec.credentials is not None else ""
+    if record.get("wish") != wish or not facts.unpacked:
+        if facts.secret_missing:
+            return Plan(
+                (), (Await("SecretMissing", f"secret/{secret} is not there", None, True, f"Apply Secret {secret}."),)
+            )
+        pull = PullImage(key, wish["ref"], wish["platform"], wish["driver"], secret, spec.pull_policy == "Never")
+        return Plan((pull,), (), "pull" if not record else "changed")
+    if record.get("chain") and not facts.has_snapshot_object:
+        return Plan((EnsureOwned(snapshot_of(facts.obj.key, record)),))
+    return Plan()
+
+
+def snapshot_of(image: Key, record: Mapping[str, Any]) -> Object:
+    """The Snapshot object that names an image's root file system."""
+    driver, chain = str(record["driver"]), str(record["chain"])
+    spec = {"driver": driver, "chain": chain, "layers": len(record.get("layers", ()))}
+    key = Key(Kind.SNAPSHOT, snapshot_name(driver, chain))
+    return Object(key, spec=spec, manager="engine", owners=frozenset({image}))
+
+
+def plan_snapshot(facts: SnapshotFacts) -> Plan:
+    """A Snapshot object only names what its images unpacked; when the last of them goes, so do the files."""
+    if facts.obj.deleted is None:
+        return Plan()
+    if facts.busy:
+        return Plan((), (Await("InUse", "a container's root rests on it"),))
+    remove = () if facts.shared else (RemoveChain(str(facts.obj.spec["driver"]), str(facts.obj.spec["chain"])),)
+    return Plan((*remove, Release(facts.obj.key)))
+
+
+def sandbox_hash(spec: Mapping[str, Any]) -> str:
+    """Eight hex digits over a sandbox's spec: any change makes another sandbox."""
+    return spec_hash(spec)
+
+
+def plan_sandbox(facts: SandboxFacts) -> Plan:
+    """Make the wanted one beside the old; remove the old when nothing is in it any more."""
+    key, record = facts.obj.key, facts.obj.record
+    if facts.obj.deleted is not None:
+        return _sandbox_teardown(facts)
+    wanted = sandbox_hash(facts.obj.spec)
+    id = str(record.get("id", ""))
+    seen = next((one for one in facts.seen if one.id == id), None)
+    gone = record.get("made") and (seen is None or seen.phase is not SandboxPhase.READY)
+    if not id or record.get("hash") != wanted or record.get("boot") != facts.boot or gone:
+        attempt = int(record.get("attempt", 0)) + 1
+        id = str(RuntimeId(facts.obj.name, wanted, attempt))
+        cause = "created" if attempt == 1 else "spec changed" if record.get("hash") != wanted else "lost"
+        begun = {"id": id, "hash": wanted, "attempt": attempt, "boot": facts.boot, "made": None}
+        return Plan((Remember(key, begun), *_make(facts, id)), (), cause)
+    if seen is None or seen.phase is not SandboxPhase.READY or not record.get("made"):
+        return Plan(tuple(_make(facts, id)))
+    return Plan(tuple(RemoveSandbox(old.id) for old in _unused(facts, id)))
+
+
+def _make(facts: SandboxFacts, id: str) -> Iterator[Action]:
+    yield MakeSandbox(facts.obj.key, id, dict(facts.obj.spec))
+    yield Remember(facts.obj.key, {"made": True})
+
+
+def _unused(facts: SandboxFacts, keep: str) -> Iterator[SandboxSeen]:
+    return (one for one in facts.seen if one.id != keep and one.id not in facts.in_use)
+
+
+def _sandbox_teardown(facts: SandboxFacts) -> Plan:
+    if facts.users:
+        return Plan((), (_in_use(facts.users),))
+    if any(one.id in facts.in_use for one in facts.seen):
+        return Plan((), (Await("InUse", "a container's task is still in it"),))
+    return Plan((*(RemoveSandbox(one.id) for one in facts.seen), Release(facts.obj.key)), (), "deleted")
+
+
+def plan_volume(facts: VolumeFacts, spec: VolumeSpec) -> Plan:
+    """Make the folder; keep or remove it in the end, as `retain` says."""
+    key = facts.obj.key
+    if facts.obj.deleted is None:
+        if facts.exists:
+            return Plan()
+        return Plan((MakeVolume(facts.obj.name, spec.owner, spec.mode),), (), "created")
+    if facts.users:
+        return Plan((), (Await("InUse", "still mounted by " + ", ".join(map(str, sorted(facts.users)))),))
+    purge = not spec.retain or facts.obj.annotations.get("reconciler/purge") == "true"
+    remove = (RemoveVolume(facts.obj.name),) if purge and facts.exists else ()
+    return Plan((*remove, Release(key)), (), "deleted")
+
+
+def plan_plain(obj: Object) -> Plan:
+    """Nothing is done on the node for it."""
+    return Plan((Release(obj.key),)) if obj.deleted is not None else Plan()

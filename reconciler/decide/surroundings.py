@@ -1,0 +1,85 @@
+"""What a container needs around it: its image, sandbox, volumes, secrets and those it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from core.transfer import reference
+from reconciler.decide.attempts import Memory
+from reconciler.decide.facts import ContainerFacts
+from reconciler.decide.references import image_key, sandbox_key
+from reconciler.model.actions import Action, Await, Disown, EnsureOwned
+from reconciler.model.identity import Key, Kind
+from reconciler.model.kinds.texts import is_reference
+from reconciler.model.objects import Object
+
+
+def owned_objects(owner: Key, raw: Mapping[str, Any]) -> Iterator[Object]:
+    """The objects that a container makes for itself: the Image of a reference, a private Sandbox."""
+    owners = frozenset({owner})
+    if is_reference(str(raw["image"])):
+        image_spec = {"ref": str(reference.parse(str(raw["image"])))}
+        yield Object(image_key(raw), spec=image_spec, manager="engine", owners=owners)
+    if "sandbox" not in raw:
+        sandbox_spec = {name: raw[name] for name in ("runtime", "network") if name in raw}
+        sandbox_spec.setdefault("runtime", "runc")
+        if "hostname" not in sandbox_spec and sandbox_spec.get("network", {}).get("mode") != "host":
+            sandbox_spec["hostname"] = owner.name.split(".")[0]
+        yield Object(sandbox_key(owner.name, raw), spec=sandbox_spec, manager="engine", owners=owners)
+
+
+def ensure_owned(facts: ContainerFacts) -> Iterator[Action]:
+    """Make what the container owns, where it is not there as it should be."""
+    key = facts.obj.key
+    for wanted in owned_objects(key, facts.obj.spec):
+        if wanted.kind is Kind.IMAGE:
+            if facts.image is None or key not in facts.image.owners:
+                yield EnsureOwned(wanted)
+        elif facts.sandbox is None or key not in facts.sandbox.owners or dict(facts.sandbox.spec) != dict(wanted.spec):
+            yield EnsureOwned(wanted, same_spec=True)
+
+
+def disown_unneeded(facts: ContainerFacts) -> Iterator[Action]:
+    """Let go of what an earlier spec owned, once nothing of it runs."""
+    needed = {image_key(facts.obj.spec), sandbox_key(facts.obj.name, facts.obj.spec)}
+    for key in sorted(facts.owned - needed):
+        yield Disown(key, facts.obj.key)
+
+
+def needs(facts: ContainerFacts) -> Iterator[Await]:
+    """What must be there before another attempt may be prepared, and is not."""
+    yield from _image(facts)
+    yield from _sandbox(facts)
+    for name, ready in sorted(facts.volumes.items()):
+        if not ready:
+            yield Await("VolumeNotReady", f"volume/{name} is not ready")
+    for name, digest in sorted(facts.secrets.items()):
+        if not digest:
+            yield Await(
+                "SecretMissing", f"secret/{name} is not there", stalled=True, hint=f"Apply a Secret named {name}."
+            )
+    if Memory.of(facts.obj.record).current is None:  # dependencies order first starts only
+        for wanted in facts.dependencies:
+            if not wanted.met:
+                detail = f" ({wanted.detail})" if wanted.detail else ""
+                yield Await("DependencyNotMet", f"{wanted.key} has not {wanted.condition.lower()} yet{detail}")
+
+
+def _image(facts: ContainerFacts) -> Iterator[Await]:
+    seen = facts.image
+    if seen is None:
+        name = image_key(facts.obj.spec)
+        yield Await("ImageMissing", f"{name} is not there", stalled=True, hint=f"Apply an Image named {name.name}.")
+    elif not seen.ready:
+        trouble = seen.trouble or "not pulled and unpacked yet"
+        yield Await("ImageNotReady", f"{seen.key}: {trouble}", stalled=seen.stalled)
+
+
+def _sandbox(facts: ContainerFacts) -> Iterator[Await]:
+    seen = facts.sandbox
+    if seen is None:
+        name = sandbox_key(facts.obj.name, facts.obj.spec)
+        yield Await("SandboxMissing", f"{name} is not there", stalled=True, hint=f"Apply a Sandbox named {name.name}.")
+    elif not seen.ready:
+        yield Await("SandboxNotReady", f"{seen.key}: {seen.trouble or 'not made yet'}", stalled=seen.stalled)

@@ -1,0 +1,239 @@
+"""What hands can do, as values: a closed union. Adding one breaks the type check of every `match`, not production.
+
+Rules of this file: an action names what to do and to what, never how; it carries no secret; doing it twice is harmless.
+`phase` is the word a person reads when it fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from reconciler.model.identity import Key
+from reconciler.model.kinds.quantities import Owner
+from reconciler.model.objects import Object
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Merge `changes` into the object's record, durably, before what follows; `events` tells people why."""
+
+    phase: ClassVar[str] = "recording"
+    key: Key
+    changes: Mapping[str, Any]
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureOwned:
+    """Create `object`, or add its owners to the one that is there; with `same_spec` its spec is brought in line too."""
+
+    phase: ClassVar[str] = "recording"
+    object: Object
+    same_spec: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Disown:
+    """Take `owner` off the owners of `key`; with no owner left it begins to be deleted."""
+
+    phase: ClassVar[str] = "recording"
+    key: Key
+    owner: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The controller is done with a dying object: drop its finalizer; it vanishes, and what only it owned begins to."""
+
+    phase: ClassVar[str] = "removing"
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class PullImage:
+    """Fetch, verify and unpack an image, and remember what it is."""
+
+    phase: ClassVar[str] = "fetching"
+    key: Key
+    ref: str
+    platform: str
+    driver: str
+    secret: str
+    """The name of the Secret with the login, or ""."""
+    local_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetImage:
+    """Remove the blobs that only this image needs."""
+
+    phase: ClassVar[str] = "removing"
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveChain:
+    """Remove a committed snapshot and those of its parents that nothing else rests on or names."""
+
+    phase: ClassVar[str] = "removing"
+    driver: str
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class MakeSandbox:
+    """Create or adopt a sandbox and start it."""
+
+    phase: ClassVar[str] = "sandbox"
+    key: Key
+    id: str
+    spec: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSandbox:
+    """Remove every trace of a sandbox."""
+
+    phase: ClassVar[str] = "removing"
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareTask:
+    """Make an attempt's root, look up its user and command in it, write its bundle. Nothing runs yet."""
+
+    phase: ClassVar[str] = "preparing"
+    key: Key
+    id: str
+    spec: Mapping[str, Any] = field(hash=False)
+    image: Mapping[str, Any] = field(hash=False)
+    """The image's record: chain, driver, config."""
+    sandbox: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTask:
+    """Let the runtime make it: namespaces, cgroup, first process waiting."""
+
+    phase: ClassVar[str] = "creating"
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartTask:
+    """Let its own program begin."""
+
+    phase: ClassVar[str] = "starting"
+    key: Key
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignalTask:
+    """Ask it to end (`signal` a number); `everyone`: all its processes."""
+
+    phase: ClassVar[str] = "stopping"
+    key: Key
+    id: str
+    signal: int
+    everyone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateTask:
+    """Change its limits in place."""
+
+    phase: ClassVar[str] = "updating"
+    id: str
+    resources: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTask:
+    """Remove every trace of an attempt but, with `keep_log`, its log."""
+
+    phase: ClassVar[str] = "removing"
+    key: Key
+    id: str
+    driver: str
+    keep_log: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveLogs:
+    """Remove all logs of a container."""
+
+    phase: ClassVar[str] = "removing"
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class MakeVolume:
+    """Make a volume's folder, with the owner and mode asked for."""
+
+    phase: ClassVar[str] = "volume"
+    name: str
+    owner: Owner | None
+    mode: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveVolume:
+    """Remove a volume's folder with all in it."""
+
+    phase: ClassVar[str] = "removing"
+    name: str
+
+
+Action = (
+    Remember
+    | EnsureOwned
+    | Disown
+    | Release
+    | PullImage
+    | ForgetImage
+    | RemoveChain
+    | MakeSandbox
+    | RemoveSandbox
+    | PrepareTask
+    | CreateTask
+    | StartTask
+    | SignalTask
+    | UpdateTask
+    | DeleteTask
+    | RemoveLogs
+    | MakeVolume
+    | RemoveVolume
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Something that must happen first: at the latest looked at again after `seconds` (None: only its event helps).
+
+    `stalled`: only a person or the outside can make it happen.
+    """
+
+    reason: str
+    message: str
+    seconds: float | None = None
+    stalled: bool = False
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Actions, in order, then waits. Converged means neither; there is no other definition of it."""
+
+    actions: tuple[Action, ...] = ()
+    waits: tuple[Await, ...] = ()
+    cause: str = ""
+    """Why, in a few words, for `diff` and events: `spec.image changed`."""
+
+    @property
+    def converged(self) -> bool:
+        """Whether the node is what it should be."""
+        return not self.actions and not self.waits

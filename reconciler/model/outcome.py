@@ -1,0 +1,64 @@
+"""What a reconcile ends in: exactly one of three words, derived by the engine, never chosen by a controller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.errors import AgentError, Category, Retry
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Nothing to do until an input changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAfter:
+    """We are at it: look again after `seconds` (None: when something it waits for changes)."""
+
+    reason: str
+    message: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Only a person or the outside can help; looked at again every five minutes all the same."""
+
+    reason: str
+    message: str
+    hint: str = ""
+
+
+Outcome = Settled | RetryAfter | Blocked
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The last failure on an object: which phase of which action, why, what to do. Kept until it is overcome.
+
+    `failures` counts failures in a row; `until` is the monotonic second before which it is not tried again.
+    """
+
+    phase: str
+    action: str
+    """Identifies the action that failed: it is tried again only after `until`; any other action clears the fault."""
+    category: Category
+    message: str
+    hint: str
+    retry: Retry
+    failures: int = 1
+    until: float = 0.0
+    generation: int = 0
+
+    @property
+    def reason(self) -> str:
+        """A CamelCase word for conditions, such as `FetchingNotFound`."""
+        return "".join(part.capitalize() for part in (self.phase + " " + self.category.value).split())
+
+
+def fault_of(error: AgentError, phase: str, action: str, *, failures: int, until: float, generation: int) -> Fault:
+    """What is kept of an error that an action raised."""
+    return Fault(
+        phase, action, error.category, error.message, error.hint(), error.retry, failures, until, generation
+    )
