@@ -67,12 +67,15 @@ def make(hierarchy: Path, group: str) -> Path:
 
 
 def members(folder: Path) -> list[int]:
-    """The processes in one group, not below; empty when the group is not there."""
+    """The processes in one group, not below; empty when the group is not there.
+
+    Those of another pid namespace show as 0 and are left out: nobody may signal number 0 (our own process group).
+    """
     try:
         text = (folder / "cgroup.procs").read_text()
     except (FileNotFoundError, OSError):
         return []
-    return [int(line) for line in text.split()]
+    return [int(line) for line in text.split() if line != "0"]
 
 
 def enter(folder: Path, pid: int) -> bool:

@@ -175,6 +175,22 @@ def free_bytes(path: Path) -> int:
     return seen.f_bavail * seen.f_frsize
 
 
+@contextlib.contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """A form of `path` short enough for AF_UNIX (108 bytes), good inside the block: to bind, connect or send to.
+
+    A long path goes through its folder, opened for the block; raises `OSError` when there is no such folder.
+    """
+    if len(os.fsencode(path)) <= 100:
+        yield str(path)
+        return
+    fd = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{path.name}"
+    finally:
+        os.close(fd)
+
+
 def socket_path(path: Path) -> str:
     """A form of `path` short enough for AF_UNIX (108 bytes): through an open folder when the plain one is too long.
 

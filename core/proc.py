@@ -5,6 +5,7 @@ A process is (pid, start time, boot id), everywhere: a number alone may be someb
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -53,12 +54,22 @@ class ProcessId:
         return seen is not None and seen[1] == self.start and seen[0] not in "ZX"
 
     def open(self) -> int | None:
-        """A pidfd of this very process, or None when it is gone; the caller closes it."""
+        """A pidfd of this very process, or None when it is gone; the caller closes it.
+
+        Raises `OSError` when that cannot be told (no descriptors left).
+        """
         try:
             fd = os.pidfd_open(self.pid)
-        except (ProcessLookupError, OSError):
-            return None
-        if start_time(self.pid) != self.start:
+        except OSError as error:
+            if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):  # the last two: now the number of a thread
+                return None
+            raise
+        try:
+            same = start_time(self.pid) == self.start
+        except OSError:
+            os.close(fd)
+            raise
+        if not same:
             os.close(fd)
             return None
         return fd

@@ -1,0 +1,79 @@
+"""Threads that take keys and work on them. The one place where any exception is caught: it becomes an outcome."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from core.clock import Clock
+from reconciler.engine.backoff import Backoff
+from reconciler.engine.queue import WorkQueue
+from reconciler.model.identity import Key
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Workers:
+    """`count` threads that run `work(key)` for each key of the queue.
+
+    When `work` raises, the key is retried after what `backoff` says (also when recording fails), and then
+    `failed(key, error)` records the outcome; it may read `backoff.next_retry_at`. Who works resets `backoff` when the
+    key went well: a `work` that returns says nothing.
+    """
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        work: Callable[[Key], None],
+        failed: Callable[[Key, Exception], None],
+        backoff: Backoff,
+        clock: Clock,
+        count: int = 4,
+    ) -> None:
+        self._queue = queue
+        self._work = work
+        self._failed = failed
+        self._backoff = backoff
+        self._clock = clock
+        self._threads = [threading.Thread(target=self._run, name=f"worker-{n}", daemon=True) for n in range(count)]
+
+    def start(self) -> None:
+        """Start the threads; once."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, within: float) -> tuple[Key, ...]:
+        """Take no more keys and wait up to `within` seconds for those in hand; returns the keys still worked on."""
+        self._queue.stop()
+        deadline = self._clock.monotonic() + within
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, deadline - self._clock.monotonic()))
+        return self._queue.active()
+
+    def _run(self) -> None:
+        while (key := self._queue.take()) is not None:
+            try:
+                self.work_on(key)
+            finally:
+                self._queue.done(key)
+
+    def work_on(self, key: Key) -> None:
+        """Work on a key that was taken, and turn what is raised into an outcome and a retry. Raises no `Exception`."""
+        error = _attempt(lambda: self._work(key))
+        if error is None:
+            return
+        self._queue.add_after(key, self._backoff.failed(key))
+        unrecorded = _attempt(lambda: self._failed(key, error))
+        if unrecorded is not None:
+            _log.error("%s: %s; not recorded: %s", key, error, unrecorded, exc_info=error)
+
+
+def _attempt(step: Callable[[], None]) -> Exception | None:
+    try:
+        step()
+    except Exception as error:  # noqa: BLE001 - a worker outlives whatever one key does; the caller records it
+        return error
+    return None
