@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from core.clock import Clock
-from core.errors import AgentError, Retry
+from core.errors import TimedOut, Unavailable
 
 T = TypeVar("T")
 
 
 def connecting(clock: Clock, call: Callable[[], T], *, tries: int = 3) -> T:
-    """Call `call`; when it raises an error of class BACKOFF try again, up to `tries` times within 10 s.
+    """Call `call`; when the other side is unavailable or too slow try again, up to `tries` times within 10 s.
 
     Raises the last error as it was.
     """
@@ -25,7 +25,7 @@ def connecting(clock: Clock, call: Callable[[], T], *, tries: int = 3) -> T:
     started = clock.monotonic()
 
     def worth_it(error: BaseException) -> bool:
-        return isinstance(error, AgentError) and error.retry is Retry.BACKOFF and clock.monotonic() - started < 10.0
+        return isinstance(error, Unavailable | TimedOut) and clock.monotonic() - started < 10.0
 
     retrying = Retrying(
         sleep=clock.sleep,

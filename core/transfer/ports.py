@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +23,7 @@ __all__ = [
     "LayerState",
     "Progress",
     "PulledImage",
+    "Remote",
     "Unpacker",
 ]
 
@@ -115,6 +116,27 @@ class Unpacker(Protocol):
 
     def begin(self, diff_ids: Sequence[Digest], sizes: Sequence[int], budgets: Budgets) -> LayerSink:
         """Start with the image's uncompressed digests (base first) and the compressed sizes of its layers."""
+
+
+class Remote(Protocol):
+    """Where one image comes from. Never retries by itself: the caller does, and verifies every byte."""
+
+    @property
+    def image(self) -> str:
+        """The image's full name, for people."""
+
+    @property
+    def origin(self) -> str:
+        """Who answers, as status.pulledFrom has it."""
+
+    def resolve(self) -> Descriptor:
+        """What the name means now; the rest goes by digest. Raises `NotFound`, `Denied`, `Unavailable`."""
+
+    def document(self, descriptor: Descriptor) -> bytes:
+        """A manifest or index, not verified; at most its size + 1 bytes. Raises as `resolve`, and `Ambiguous`."""
+
+    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+        """A config or layer, not verified; at most size + 1 bytes. Called from several threads; raises as `resolve`."""
 
 
 class Progress(Protocol):
