@@ -1,7 +1,9 @@
 """The ObjectStore port: few methods; all else are functions over it (`reconciler.store.functions`).
 
 Glossary: *version* counts the store's writes, one number for all objects; `expect` is the version at which the writer
-read the object (0: it must not exist); *durable* means fsync-ed before the call returns.
+read the object (0: it must not exist); *durable* means fsync-ed before the call returns. A status has no version of
+its own: writing it moves the store's version and makes a change entry, and leaves `Object.version` alone, so that it
+never stands in the way of who writes the rest.
 
 Who may call from where: any thread, any process; each thread has a connection of its own.
 """
@@ -26,7 +28,7 @@ class WriteConflict(Conflict):
 
 
 class TooOld(Conflict):
-    """The changes since that version are no longer kept: list everything, then watch from its version."""
+    """The changes since that version are not known (no longer, or of another store): list all, then watch anew."""
 
 
 class StoreCorrupt(Corrupt):
@@ -42,7 +44,9 @@ class Put:
     """Write `object` if it is at version `expect`; 0: only if there is none of that key.
 
     The store sets version; uid and created where the object is new; generation + 1 when spec or labels differ.
-    Status in `object` is ignored (see `set_status`), except that a new object begins with it.
+    Status in `object` is ignored (see `set_status`), except that a new object begins with it. `deleted`, once set,
+    stays. A put that changes nothing writes nothing and keeps the version: beside other writes it is a guard
+    ("only if that object is still as I read it").
     """
 
     object: Object
@@ -94,18 +98,27 @@ class ObjectStore(Protocol):
     def list(self, kind: Kind | None = None) -> Sequence[Object]:
         """All objects, or those of one kind, ordered by kind (as in `Kind`) and name."""
 
+    def owned(self, owner: Key) -> Sequence[Object]:
+        """The objects that have `owner` among their owners, ordered as in `list`."""
+
     def commit(self, writes: Sequence[Write]) -> Sequence[Object]:
-        """All writes or none, durable, in one transaction; returns what was put, in order. Raises `WriteConflict`."""
+        """All writes or none, durable, in one transaction, one write a key; returns what was put, in order.
+
+        Raises `WriteConflict`; `ValueError` or `TypeError` for two writes to a key and for what is not JSON; `NoSpace`,
+        `Busy` or `Failed` when the disk would not have it: then nothing is promised to be stored, or not to be.
+        """
 
     def set_status(self, key: Key, uid: str, status: Mapping[str, Any]) -> None:
         """Replace the status of the object with that uid; a no-op when it is gone or unchanged.
 
-        Buffered: visible at once to this process, to others after at most 250 ms or `flush`; may be lost by a crash.
+        Buffered: `get` and `list` of this process show it at once; others, and the change log, after at most 250 ms or
+        `flush`; may be lost by a crash.
         """
 
     def add_event(self, event: Event) -> None:
-        """Tell something; buffered as `set_status`; equal ones are counted; the oldest go when there are over 1,000 (id
-        of the argument is ignored).
+        """Tell something; buffered as `set_status`. The id of the argument is ignored.
+
+        Equal ones (key, reason, message) are counted; the oldest go when there are over 1,000.
         """
 
     def events(self, since: int = 0) -> Sequence[Event]:
@@ -121,16 +134,19 @@ class ObjectStore(Protocol):
         """What happened after version `since`, oldest first, one entry a key (its last); raises `TooOld`."""
 
     def wait(self, since: int, seconds: float) -> bool:
-        """Wait up to `seconds` until something happened after version `since` (polls each 50 ms); True when so."""
+        """Wait up to `seconds` until the version is not `since`; True when so.
+
+        At once for what this process writes, within 50 ms for others. Writes nothing, holds nothing.
+        """
 
     def meta(self, name: str) -> str | None:
-        """A word the engine keeps beside the objects (boot id, schema)."""
+        """A word the engine keeps beside the objects (the boot id); None when it was never set."""
 
     def set_meta(self, name: str, value: str) -> None:
         """Keep a word, durably."""
 
     def close(self) -> None:
-        """Flush, and let go of this thread's and all idle connections."""
+        """Flush, and let go of all connections. The store is not to be used after that."""
 
 
 def iterate(store: ObjectStore, kind: Kind, labels: Mapping[str, str]) -> Iterator[Object]:

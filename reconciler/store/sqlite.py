@@ -1,0 +1,274 @@
+"""The store on SQLite: one file in WAL mode that every process of the node may open.
+
+Rules of this file: who commits while another thread syncs is carried along by the next sync, in one transaction; a
+status lies apart from its object and never moves the object's version; no transaction is open while anything waits.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from core.clock import Clock, SystemClock
+from core.errors import AgentError, Failed
+from reconciler.model.identity import Key, Kind
+from reconciler.model.objects import Object
+from reconciler.store import tables
+from reconciler.store.buffer import Buffer, Told
+from reconciler.store.connections import Connections, create
+from reconciler.store.encoding import Row, decode, encode_json, in_order
+from reconciler.store.port import Change, Event, TooOld, Write
+
+FLUSH_SECONDS: Final = 0.25
+POLL_SECONDS: Final = 0.05
+
+
+def open_store(path: Path, *, create_missing: bool, clock: Clock | None = None) -> SqliteStore | None:
+    """The store at `path`; where there is none: a new one, or None unless `create_missing` (looking makes nothing).
+
+    The file is 0600 in a 0700 folder. Raises `StoreCorrupt`, `StoreTooNew`, `OSError` and what `commit` raises.
+    """
+    if not path.exists():
+        if not create_missing:
+            return None
+        create(path)
+    return SqliteStore(path, clock)
+
+
+@dataclass(slots=True)
+class _Job:
+    """One commit that waits for its turn, and what became of it."""
+
+    writes: Sequence[Write]
+    results: Sequence[Object] = ()
+    error: Exception | None = field(default_factory=lambda: Failed("the commit did not come to its end"))
+    done: bool = False
+
+
+@dataclass(slots=True)
+class _Shared:
+    """What the threads of this process share, guarded by `lock`: the store's one lock."""
+
+    lock: threading.Condition = field(default_factory=threading.Condition)
+    buffer: Buffer = field(default_factory=Buffer)
+    jobs: list[_Job] = field(default_factory=list)
+    writing: bool = False
+    closed: bool = False
+    flusher: threading.Thread | None = None
+
+
+class SqliteStore:
+    """The ObjectStore on the file at `path`, which is there. `kept_removals`: see `tables.forget_removals`."""
+
+    def __init__(self, path: Path, clock: Clock | None = None, *, kept_removals: int = 10_000) -> None:
+        self._clock = clock or SystemClock()
+        self._kept_removals = kept_removals
+        self._shared = _Shared()
+        self._connections = Connections(path)
+        self._connections.open()
+
+    # Reading. What waits in the buffer is looked up first: what left it since then is in the file.
+
+    def get(self, key: Key) -> Object | None:
+        """The object with its newest status; None when there is none."""
+        waiting = self._statuses()
+        with self._connections.reading() as connection:
+            row = tables.one(connection, key)
+        return None if row is None else _fresh(row, waiting)
+
+    def list(self, kind: Kind | None = None) -> Sequence[Object]:
+        """All objects, or those of one kind, in order."""
+        waiting = self._statuses()
+        with self._connections.reading() as connection:
+            rows = tables.all_of(connection, kind)
+        return [_fresh(row, waiting) for row in in_order(rows)]
+
+    def owned(self, owner: Key) -> Sequence[Object]:
+        """The objects that have `owner` among their owners, in order."""
+        waiting = self._statuses()
+        with self._connections.reading() as connection:
+            rows = tables.owned(connection, owner)
+        return [_fresh(row, waiting) for row in in_order(rows)]
+
+    def _statuses(self) -> Mapping[str, Told]:
+        with self._shared.lock:
+            return dict(self._shared.buffer.statuses)
+
+    # Writing.
+
+    def commit(self, writes: Sequence[Write]) -> Sequence[Object]:
+        """All writes or none, durable. Raises `WriteConflict` and the rest that the port names."""
+        job = _Job(writes)
+        with self._shared.lock:
+            self._shared.jobs.append(job)
+        with self._turn():
+            if not job.done:
+                self._commit_waiting()
+        if job.error is not None:
+            raise job.error
+        return job.results
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Be the one thread that writes."""
+        lock = self._shared.lock
+        with lock:
+            lock.wait_for(lambda: not self._shared.writing)
+            self._shared.writing = True
+        try:
+            yield
+        finally:
+            with lock:
+                self._shared.writing = False
+                lock.notify_all()
+
+    def _commit_waiting(self) -> None:
+        with self._shared.lock:
+            jobs, self._shared.jobs = self._shared.jobs, []
+        try:
+            with self._connections.writing(durable=True) as connection:
+                refused = self._carry_out(connection, jobs)
+                tables.forget_removals(connection, self._kept_removals)
+            for job, error in zip(jobs, refused, strict=True):
+                job.error = error
+        except AgentError as error:
+            for job in jobs:
+                job.error = error
+        finally:
+            for job in jobs:
+                job.done = True
+
+    def _carry_out(self, connection: sqlite3.Connection, jobs: Sequence[_Job]) -> Sequence[Exception | None]:
+        """Write each job, or say why it is refused: alone, as nothing of it was written by then."""
+        now = self._clock.wall()
+        refused: list[Exception | None] = []
+        for job in jobs:
+            try:
+                steps = tables.plan(connection, job.writes, now)
+            except (AgentError, ValueError, TypeError) as error:
+                refused.append(error)
+                continue
+            tables.carry_out(connection, steps)
+            job.results = [step.after for step in steps if step.after is not None]
+            refused.append(None)
+        return refused
+
+    def set_status(self, key: Key, uid: str, status: Mapping[str, Any]) -> None:
+        """Replace the status of the object with that uid; a no-op when it is gone or unchanged. Buffered."""
+        text = encode_json(status)
+        with self._shared.lock:
+            self._shared.buffer.put_status(key, uid, text)
+            self._wake_flusher()
+
+    def add_event(self, event: Event) -> None:
+        """Tell something; buffered, equal ones counted."""
+        with self._shared.lock:
+            self._shared.buffer.add_event(event)
+            self._wake_flusher()
+
+    def events(self, since: int = 0) -> Sequence[Event]:
+        """The events with an id over `since`, oldest first."""
+        self.flush()
+        with self._connections.reading() as connection:
+            return tables.events(connection, since)
+
+    def flush(self) -> None:
+        """Write what is buffered, without a sync of its own."""
+        shared = self._shared
+        if not shared.buffer:
+            return
+        with self._turn():
+            with shared.lock:
+                batch = shared.buffer.waiting()
+            with self._connections.writing(durable=False) as connection:
+                tables.write_statuses(connection, batch.statuses)
+                tables.write_events(connection, batch.events.values())
+            with shared.lock:
+                shared.buffer.written(batch)
+
+    def _wake_flusher(self) -> None:
+        shared = self._shared
+        if shared.flusher is None:
+            shared.flusher = threading.Thread(target=self._flush_forever, name="store-flush", daemon=True)
+            shared.flusher.start()
+        shared.lock.notify_all()
+
+    def _flush_forever(self) -> None:
+        shared = self._shared
+        while not shared.closed:
+            with shared.lock:
+                shared.lock.wait_for(lambda: bool(shared.buffer) or shared.closed)
+                shared.lock.wait_for(lambda: shared.closed, FLUSH_SECONDS)
+            # A full or failing disk: all stays in the buffer for the next round, and commits tell who waits for them.
+            with suppress(AgentError):
+                self.flush()
+
+    # Watching.
+
+    def version(self) -> int:
+        """The newest version."""
+        with self._connections.reading() as connection:
+            return tables.version(connection)
+
+    def changes(self, since: int) -> Sequence[Change]:
+        """What happened after version `since`, one entry a key; raises `TooOld`."""
+        with self._connections.reading() as connection:
+            found = tables.changes(connection, since)
+            # Read after the changes: what is forgotten meanwhile raises once too often, never once too little.
+            floor, newest = tables.floor(connection), tables.version(connection)
+        if not floor <= since <= newest:
+            raise TooOld(f"changes since version {since} are not known")
+        return found
+
+    def wait(self, since: int, seconds: float) -> bool:
+        """Wait up to `seconds` until the version is not `since`; True when so."""
+        lock, until = self._shared.lock, self._clock.monotonic() + seconds
+        while self.version() == since:
+            left = until - self._clock.monotonic()
+            if left <= 0:
+                return False
+            with lock:
+                lock.wait(min(left, POLL_SECONDS))
+        return True
+
+    # Words beside the objects, and the end.
+
+    def meta(self, name: str) -> str | None:
+        """A word kept beside the objects; None when it was never set."""
+        with self._connections.reading() as connection:
+            return tables.meta(connection, name)
+
+    def set_meta(self, name: str, value: str) -> None:
+        """Keep a word, durably."""
+        with self._turn(), self._connections.writing(durable=True) as connection:
+            tables.set_meta(connection, name, value)
+
+    def check(self) -> None:
+        """Read the file's whole structure; raises `StoreCorrupt`. For the engine's start: `get` need not pay it."""
+        self._connections.check()
+
+    def close(self) -> None:
+        """Flush, end the flusher, let go of all connections."""
+        shared = self._shared
+        with shared.lock:
+            if shared.closed:
+                return
+            shared.closed = True
+            shared.lock.notify_all()
+        if shared.flusher is not None:
+            shared.flusher.join()
+        try:
+            self.flush()
+        finally:
+            self._connections.close()
+
+
+def _fresh(row: Row, waiting: Mapping[str, Told]) -> Object:
+    """The object of `row` with the status that waits to be written, where one does."""
+    told = waiting.get(row[2])
+    return decode(row) if told is None else decode((*row[:6], told[1]))
