@@ -1,0 +1,55 @@
+"""What KINDS of this program will know and does not yet: refused by name, never taken for a typing error.
+
+Rules of this file: tables only. Paths are those below `spec`, with `[]` for any place in a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from reconciler.model.identity import Kind
+
+LATER_KINDS: Final = ("Source", "Rollout")
+MADE_BY_THE_AGENT: Final = ("Snapshot", "Node", "Revision", "Event")
+
+LATER_FIELDS: Final[Mapping[Kind, frozenset[str]]] = {
+    Kind.IMAGE: frozenset({"archive", "update.range", "update.interval", "verify"}),
+    Kind.SANDBOX: frozenset({"network.network", "network.ports", "vm"}),
+    Kind.CONTAINER: frozenset({"network.network", "network.ports", "mounts[].image", "probes", "security.devices"}),
+    Kind.VOLUME: frozenset({"size"}),
+    Kind.SECRET: frozenset({"encrypted"}),
+}
+
+
+def _among(*later: object) -> Callable[[object], bool]:
+    return lambda value: any(value is word or (isinstance(value, str) and value == word) for word in later)
+
+
+def _any_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _a_path(value: object) -> bool:
+    return isinstance(value, str) and ("/" in value or value.endswith(".json"))
+
+
+LATER_VALUES: Final[Mapping[Kind, Mapping[str, Callable[[object], bool]]]] = {
+    Kind.IMAGE: {"pullPolicy": _among("Always"), "update.policy": _among("Digest", "SemVer")},
+    Kind.SANDBOX: {
+        "runtime": _any_text,
+        "network.mode": _among("bridge"),
+        "shareProcessNamespace": _among(True),
+        "userNamespace.mode": _among("auto"),
+    },
+    Kind.CONTAINER: {
+        "runtime": _any_text,
+        "network.mode": _among("bridge"),
+        "security.privileged": _among(True),
+        "security.seccomp": _a_path,
+        "init": _among(True),
+    },
+    Kind.VOLUME: {},
+    Kind.SECRET: {},
+}
+"""Asked only of values that are not valid now."""
