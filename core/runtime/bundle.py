@@ -172,19 +172,20 @@ class Bundles:
         os.rename(path, aside)
         fsio.remove_tree(aside)
 
-    def sweep(self) -> None:
-        """Unmount and remove what killed engines left half-made; leaves what another process is filling."""
-        for entry in sorted(self.folder.glob(f"{fsio.STAGING}*")):
-            fd = os.open(entry, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            else:
-                mounts.detach(entry / "rootfs")
-                fsio.remove_tree(entry)
-            finally:
-                os.close(fd)
+
+def sweep(folder: Path) -> None:
+    """Unmount and remove what killed engines left half-made in `folder`; leaves what another process is filling."""
+    for entry in sorted(folder.glob(f"{fsio.STAGING}*")):
+        fd = os.open(entry, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            mounts.detach_below(entry)
+            fsio.remove_tree(entry)
+        finally:
+            os.close(fd)
 
 
 def _read(path: Path) -> Bundle | None:

@@ -30,7 +30,7 @@ _CAUSES: Final[tuple[tuple[re.Pattern[str], type[AgentError], str], ...]] = (
      "The command is not in the image: correct `command`, or the image."),
     (re.compile(r"exec: .*permission denied|exec: .*is a directory"), Denied,
      "The command is in the image but is not an executable file for this user."),
-    (re.compile(r"exec format error"), Unsupported, "The command is built for another architecture, or has no #! line."),
+    (re.compile(r"exec format error"), Unsupported, "It is built for another architecture, or has no #! line."),
     (re.compile(r"no space left on device"), NoSpace, ""),
     (re.compile(r"already exists"), Conflict, ""),
     (re.compile(r"container does not exist|no such container"), NotFound, ""),

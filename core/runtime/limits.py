@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -182,12 +182,3 @@ def _counters_v2(folder: Path) -> Stats | None:
         pids=cgroups.read_int(folder / "pids.current") or 0,
         oom_kills=cgroups.read_table(folder / "memory.events").get("oom_kill", 0),
     )
-
-
-def groups_below(found: Hierarchies, group: str) -> Iterator[str]:
-    """The names of the groups right below `group`, in any hierarchy, each once."""
-    seen: set[str] = set()
-    for folder in folders(found, group):
-        if folder.is_dir():
-            seen.update(entry.name for entry in os.scandir(folder) if entry.is_dir())
-    yield from sorted(seen)

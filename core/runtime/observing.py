@@ -1,8 +1,9 @@
 """Seeing what a task is, from its bundle, its exit file and /proc alone. Nothing is spawned, nothing is changed.
 
-The order of looking matters, since the task moves meanwhile. The monitor writes the exit file before it ends, so
-a monitor that is gone settles it: either the exit file is there by then, or nobody will ever write one (LOST). Between the
-first process' end and the exit file (some milliseconds) the task is still said to be RUNNING: its end is not known yet.
+The order of looking matters, since the task moves meanwhile. The monitor writes the exit file before it ends, so a
+monitor that is gone settles it: either the exit file is there by then, or nobody will ever write one (LOST). Between
+the first process' end and the exit file (some milliseconds) the task is still said to be RUNNING, for its end is not
+known yet. Of another boot only files are left: an exit written then still counts, all else is LOST or HALF_MADE.
 """
 
 from __future__ import annotations

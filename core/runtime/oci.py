@@ -25,7 +25,7 @@ from core.errors import AgentError, Failed, NotFound
 from core.proc import ProcessId
 from core.process import Launcher, find, foreground
 from core.runtime import conmon, limits
-from core.runtime.bundle import Bundle, Bundles, Made, Record, checked_group
+from core.runtime.bundle import Bundle, Bundles, Made, Record, checked_group, sweep
 from core.runtime.observing import Eyes
 from core.runtime.ports import (
     ExecSpec,
@@ -279,7 +279,7 @@ class OciShim:
 
     def sweep(self) -> None:
         """Remove the staging folders of killed engines: for a new engine's start."""
-        self.bundles.sweep()
+        sweep(self.bundles.folder)
 
     def shutdown(self) -> None:
         """We hold nothing; tasks go on."""

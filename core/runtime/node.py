@@ -1,0 +1,114 @@
+"""What this node can give a task: read once, as a value, so that the spec is built without looking."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from core import cgroups
+from core.errors import Invalid, from_os_error
+
+_CAPABILITIES: Final = (
+    *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
+    *("LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER"),
+    *("SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE"),
+    *("SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP"),
+    *("MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF"),
+    "CHECKPOINT_RESTORE",
+)
+"""In the kernel's order (linux/capability.h): the index is the bit."""
+_NOT_DEVICES: Final = frozenset({"pts", "shm", "mqueue", "fd", "console", "ptmx", "hugepages"})
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device node that a task gets: `kind` c or b, `access` of r, w, m."""
+
+    path: str
+    kind: str
+    major: int
+    minor: int
+    mode: int = 0o660
+    uid: int = 0
+    gid: int = 0
+    access: str = "rwm"
+
+    @classmethod
+    def at(cls, path: str, *, inside: str = "", access: str = "rwm") -> Self:
+        """The host's device at `path`, to appear at `inside`; raises `NotFound`, `Invalid`."""
+        try:
+            seen = os.stat(path)
+        except OSError as error:
+            raise from_os_error(error, f"device {path}") from None
+        kind = "c" if stat.S_ISCHR(seen.st_mode) else "b" if stat.S_ISBLK(seen.st_mode) else ""
+        if not kind or not set(access) <= set("rwm"):
+            raise Invalid(f"{path} is not a device that can be given with {access!r}")
+        numbers = os.major(seen.st_rdev), os.minor(seen.st_rdev)
+        return cls(inside or path, kind, *numbers, stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid, access)
+
+    def to_oci(self) -> dict[str, Any]:
+        """The form of `linux.devices`."""
+        numbers = {"type": self.kind, "major": self.major, "minor": self.minor}
+        return {"path": self.path, **numbers, "fileMode": self.mode, "uid": self.uid, "gid": self.gid}
+
+    def to_rule(self) -> dict[str, Any]:
+        """The form of `linux.resources.devices`."""
+        return {"allow": True, "type": self.kind, "major": self.major, "minor": self.minor, "access": self.access}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Facts. `capabilities`: what we may hand on; `rlimits`: hard limits; `oom_floor`: as low as we can set it."""
+
+    architecture: str
+    capabilities: frozenset[str]
+    all_capabilities: frozenset[str]
+    rlimits: Mapping[str, int]
+    oom_floor: int
+    accounts_swap: bool
+    devices: tuple[Device, ...]
+
+
+def read_node() -> Node:
+    """Look at this node, as this process."""
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    known = [f"CAP_{name}" for name in _CAPABILITIES[: last + 1]]
+    bits = next(
+        int(line.split()[1], 16) for line in Path("/proc/self/status").read_text().splitlines() if "CapBnd:" in line
+    )
+    return Node(
+        architecture=platform.machine(),
+        capabilities=frozenset(name for bit, name in enumerate(known) if bits >> bit & 1),
+        all_capabilities=frozenset(known),
+        rlimits={name: _hard(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")},
+        oom_floor=int(Path("/proc/self/oom_score_adj").read_text()),
+        accounts_swap=_accounts_swap(cgroups.hierarchies()),
+        devices=tuple(_devices(Path("/dev"))),
+    )
+
+
+def _hard(kind: int) -> int:
+    hard = resource.getrlimit(kind)[1]
+    return (1 << 64) - 1 if hard == resource.RLIM_INFINITY else hard
+
+
+def _accounts_swap(found: cgroups.Hierarchies) -> bool:
+    if (memory := found.v1.get("memory")) is not None:
+        return (memory / "memory.memsw.limit_in_bytes").exists()
+    return found.v2 is not None and any(found.v2.glob("*/memory.swap.max"))
+
+
+def _devices(folder: Path) -> Iterator[Device]:
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith(".") or entry.name in _NOT_DEVICES or entry.is_symlink():
+            continue
+        if entry.is_dir():
+            yield from _devices(Path(entry.path))
+        elif stat.S_ISCHR(entry.stat().st_mode) or stat.S_ISBLK(entry.stat().st_mode):
+            yield Device.at(entry.path)

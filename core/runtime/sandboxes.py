@@ -1,0 +1,276 @@
+"""Sandboxes as pinned namespaces: network, IPC and UTS held by bind mounts, with no idle process.
+
+Rules of this file: a sandbox gets its name by rename, whole; one that is found under its name with every pin in place
+and this boot's id is adopted, anything less is removed and made anew. Namespaces are made in a thread of their own,
+which ends at once; the kernel keeps what is pinned.
+
+A sandbox's folder `<state>/netns/<id>` (0700): `sandbox.json`, `object.json`, the pins `network` (not in host mode),
+`ipc`, `uts`, the files `hosts`, `hostname`, `resolv.conf`, and `shm`, a tmpfs that is all its tasks' /dev/shm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import re
+import signal
+import socket
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from core import cgroups, fsio, mounts, syscalls
+from core.clock import Clock
+from core.errors import Invalid, NotFound, Unsupported, from_os_error
+from core.mounts import MountSpec
+from core.runtime import limits
+from core.runtime.bundle import checked_name, sweep
+from core.runtime.ports import NewSandbox, SandboxPhase, SandboxState, Stats
+
+_NAMESPACES: Final = {
+    "network": ("net", syscalls.CLONE_NEWNET),
+    "ipc": ("ipc", syscalls.CLONE_NEWIPC),
+    "uts": ("uts", syscalls.CLONE_NEWUTS),
+}
+_SHM: Final = MountSpec("tmpfs", "shm", ("nosuid", "nodev", "noexec", "mode=1777", "size=65536k"))
+_SYSCTL: Final = re.compile(r"net\.[a-zA-Z0-9._/-]+|kernel\.(shm|msg)[a-z_]*|kernel\.sem|fs\.mqueue\.[a-z_]+")
+_HOST_FILES: Final = ("/etc/hosts", "/etc/resolv.conf")
+_SIOCSIFFLAGS: Final = 0x8914
+_IFF_UP_RUNNING: Final = 0x41
+_ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
+_STOPPED: Final = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    boot: str
+    network: str
+    created: float
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def pins(self) -> list[str]:
+        return [name for name in _NAMESPACES if name != "network" or self.network != "host"]
+
+
+class OciSandboxer:
+    """Sandboxes for runtimes that run processes on this kernel.
+
+    `state`, `group`, `boot`: as for `OciShim`; a sandbox's group `<group>/<id>` is the parent of its tasks' groups.
+    """
+
+    def __init__(self, state: Path, group: str, clock: Clock, boot: str) -> None:
+        self._folder = fsio.make_private(state / "netns")
+        self._group = group
+        self._clock = clock
+        self._boot = boot
+        self._found = cgroups.hierarchies()
+
+    def create(self, sandbox: NewSandbox) -> SandboxState:
+        """Make or adopt. Raises `Invalid`, `Unsupported`, and the class of an `OSError` of the kernel's."""
+        check(sandbox)
+        seen = self.status(sandbox.id)
+        if seen.phase in (SandboxPhase.READY, SandboxPhase.STOPPED):
+            return seen
+        self.shutdown(sandbox.id)
+        try:
+            limits.limit(self._found, self.cgroup(sandbox.id), sandbox.resources)
+            self._make(sandbox)
+        except OSError as error:
+            raise from_os_error(error, f"making sandbox {sandbox.id}") from error
+        return self.status(sandbox.id)
+
+    def cgroup(self, id: str) -> str:
+        """The group that is the parent of the groups of its tasks."""
+        return f"{self._group}/{checked_name(id)}"
+
+    def _make(self, sandbox: NewSandbox) -> None:
+        final = self._folder / sandbox.id
+        with fsio.staging(self._folder, sandbox.id) as work:
+            try:
+                record = _Record(self._boot, sandbox.network, self._clock.wall())
+                files = write_files(sandbox, work, final)
+                self._pin(sandbox, record, work)
+                (work / "shm").mkdir(mode=0o1777)
+                mounts.attach([_SHM], work / "shm")
+                data = {"boot": record.boot, "network": record.network, "created": record.created, "files": files}
+                _write(work / "sandbox.json", json.dumps(data))
+                _write(work / "object.json", json.dumps(dict(sandbox.object)))
+                os.rename(work, final)
+            finally:
+                if work.exists():
+                    mounts.detach_below(work)
+
+    def _pin(self, sandbox: NewSandbox, record: _Record, work: Path) -> None:
+        hostname = sandbox.hostname or socket.gethostname()
+
+        def inside() -> None:
+            flags = 0
+            for name in record.pins:
+                flags |= _NAMESPACES[name][1]
+            syscalls.unshare(flags)
+            syscalls.sethostname(hostname)
+            if "network" in record.pins:
+                raise_loopback()
+            for name, value in sandbox.sysctls.items():
+                Path("/proc/sys", name.replace(".", "/")).write_text(value)
+            for name in record.pins:
+                (work / name).touch(mode=0o400)
+                syscalls.mount(f"/proc/thread-self/ns/{_NAMESPACES[name][0]}", str(work / name), "", syscalls.MS_BIND)
+
+        syscalls.in_own_thread(inside)
+
+    def start(self, id: str) -> SandboxState:
+        """Nothing has to run in it; one that was stopped is READY again. Raises `NotFound`."""
+        state = self._existing(id)
+        (self._folder / id / _STOPPED).unlink(missing_ok=True)
+        return self.status(id) if state.phase is SandboxPhase.STOPPED else state
+
+    def _existing(self, id: str) -> SandboxState:
+        state = self.status(id)
+        if state.phase not in (SandboxPhase.READY, SandboxPhase.STOPPED):
+            raise NotFound(f"sandbox {id} is {state.phase}")
+        return state
+
+    def platform(self) -> str:
+        """This node's own, as image indexes name it."""
+        machine = platform.machine()
+        return f"linux/{_ARCHITECTURES.get(machine, machine)}"
+
+    def stop(self, id: str, timeout: float) -> None:
+        """SIGTERM to all that runs in it, SIGKILL after `timeout` seconds; harmless when absent."""
+        if self.status(id).phase is not SandboxPhase.READY:
+            return
+        group = self.cgroup(id)
+        deadline = self._clock.monotonic() + timeout
+        limits.signal_all(self._found, group, signal.SIGTERM)
+        while limits.pids_below(self._found, group) and self._clock.monotonic() < deadline:
+            self._clock.sleep(min(0.05, timeout))
+        limits.end_all(self._found, group, self._clock, within=10.0)
+        (self._folder / id / _STOPPED).touch(mode=0o600)
+
+    def wait(self, id: str, timeout: float) -> bool:
+        """True when it is stopped or gone within `timeout` seconds."""
+        deadline = self._clock.monotonic() + timeout
+        while self.status(id).phase is SandboxPhase.READY:
+            if self._clock.monotonic() >= deadline:
+                return False
+            self._clock.sleep(min(0.1, timeout))
+        return True
+
+    def status(self, id: str) -> SandboxState:
+        """READY only with this boot's id and every pin in place; anything less that is there is HALF_MADE."""
+        folder = self._folder / checked_name(id)
+        if not folder.exists():
+            return SandboxState(id, SandboxPhase.ABSENT)
+        try:
+            record = _Record(**json.loads((folder / "sandbox.json").read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return SandboxState(id, SandboxPhase.HALF_MADE)
+        if record.boot != self._boot or not _pinned(folder, record):
+            return SandboxState(id, SandboxPhase.HALF_MADE)
+        phase = SandboxPhase.STOPPED if (folder / _STOPPED).exists() else SandboxPhase.READY
+        pins = {name: str(folder / name) for name in record.pins}
+        return SandboxState(id, phase, pins, record.files, self.cgroup(id), created=record.created)
+
+    def ping(self, id: str) -> bool:
+        """Whether it is READY: namespaces always answer."""
+        return self.status(id).phase is SandboxPhase.READY
+
+    def shutdown(self, id: str) -> None:
+        """Remove processes, groups, pins and files; from any state, as often as wanted."""
+        folder = self._folder / checked_name(id)
+        limits.end_all(self._found, self.cgroup(id), self._clock, within=10.0)
+        cgroups.remove_everywhere(self.cgroup(id), self._found, self._clock)
+        # sandbox.json first: without it what is left is HALF_MADE, whatever else is still there.
+        (folder / "sandbox.json").unlink(missing_ok=True)
+        mounts.detach_below(folder)
+        fsio.remove_tree(folder)
+
+    def metrics(self, id: str) -> Stats:
+        """Counters of all its tasks together; raises `NotFound`."""
+        seen = limits.counters(self._found, self._existing(id).cgroup)
+        return seen or Stats(0.0, 0, 0, 0)
+
+    def sandboxes(self) -> Iterator[str]:
+        """The ids of which a folder is there."""
+        yield from sorted(name for name in os.listdir(self._folder) if not name.startswith("."))
+
+    def sweep(self) -> None:
+        """Unpin and remove what killed engines left half-made; leaves what another process is making."""
+        sweep(self._folder)
+
+
+def check(sandbox: NewSandbox) -> None:
+    """Raise `Invalid` or `Unsupported` for what cannot be made; changes nothing."""
+    checked_name(sandbox.id)
+    if sandbox.network not in ("host", "none"):
+        raise Unsupported(f"network mode {sandbox.network!r}", advice="Choose `host` or `none`.")
+    if sandbox.share_processes:
+        raise Unsupported("a shared process namespace", advice="Leave `shareProcessNamespace` out.")
+    if len(sandbox.hostname.encode()) > 64 or "\n" in sandbox.hostname:
+        raise Invalid(f"hostname {sandbox.hostname[:80]!r} is longer than 64 bytes")
+    for name in sandbox.sysctls:
+        if not _SYSCTL.fullmatch(name) or ".." in name:
+            raise Invalid(f"sysctl {name!r} does not belong to a sandbox", advice="net.*, kernel.shm*, kernel.msg*, …")
+        if sandbox.network == "host" and name.startswith("net."):
+            raise Invalid(f"sysctl {name!r} would change the host, with `network: host`")
+
+
+def raise_loopback() -> None:
+    """Set `lo` of this thread's network namespace up (netdevice(7))."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        fcntl.ioctl(probe, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP_RUNNING))
+
+
+def write_files(sandbox: NewSandbox, work: Path, final: Path) -> dict[str, str]:
+    """Write a sandbox's hosts, hostname and resolv.conf; returns task path → host path, with /dev/shm."""
+    hostname = sandbox.hostname or socket.gethostname()
+    texts = {"hostname": f"{hostname}\n", "resolv.conf": _resolv(sandbox), "hosts": _hosts(hostname)}
+    files = {"/dev/shm": str(final / "shm")}
+    for name, text in texts.items():
+        path = f"/etc/{name}"
+        if sandbox.network == "host" and path in _HOST_FILES and os.path.isfile(path) and not _own_dns(sandbox, name):
+            files[path] = path
+        else:
+            _write(work / name, text, 0o644)
+            files[path] = str(final / name)
+    return files
+
+
+def _own_dns(sandbox: NewSandbox, name: str) -> bool:
+    return name == "resolv.conf" and bool(sandbox.dns_servers or sandbox.dns_searches or sandbox.dns_options)
+
+
+def _hosts(hostname: str) -> str:
+    return (
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+        f"fe00::0\tip6-localnet\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n127.0.1.1\t{hostname}\n"
+    )
+
+
+def _resolv(sandbox: NewSandbox) -> str:
+    lines = [f"nameserver {server}" for server in sandbox.dns_servers]
+    lines += [f"search {' '.join(sandbox.dns_searches)}"] if sandbox.dns_searches else []
+    lines += [f"options {' '.join(sandbox.dns_options)}"] if sandbox.dns_options else []
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _write(path: Path, text: str, mode: int = 0o600) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with open(fd, "w", encoding="utf-8") as out:
+        out.write(text)
+        os.fchmod(fd, mode)
+
+
+def _pinned(folder: Path, record: _Record) -> bool:
+    namespaces = os.stat("/proc/self/ns/uts").st_dev
+    with contextlib.suppress(FileNotFoundError):  # a pin is not even a file
+        pins = all(os.stat(folder / name).st_dev == namespaces for name in record.pins)
+        return pins and os.stat(folder / "shm").st_dev != os.stat(folder).st_dev
+    return False
