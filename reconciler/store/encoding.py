@@ -7,7 +7,8 @@ are never re-used for another meaning; empty fields are left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from reconciler.model.identity import Key, Kind
@@ -17,6 +18,7 @@ from reconciler.store.port import StoreCorrupt, StoreTooNew
 Row = tuple[str, str, str, int, int, str, str | None]
 """kind, name, uid, version, generation, body, status (None: never set)."""
 
+EMPTY: Final = "{}"
 KINDS: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind}
 
 
@@ -34,8 +36,8 @@ def encode_json(value: Mapping[str, Any]) -> str:
     return _ENCODER.encode(value)
 
 
-def encode(obj: Object) -> str:
-    """The body: all of `obj` but key, uid, version, generation and status. Raises as `encode_json`."""
+def encode(obj: Object, *, created: float, deleted: float | None) -> str:
+    """The body: all of `obj` but key, uid, version, generation and status, and these times. Raises as `encode_json`."""
     body = {
         "labels": obj.labels,
         "annotations": obj.annotations,
@@ -44,34 +46,37 @@ def encode(obj: Object) -> str:
         "manager": obj.manager,
         "finalizers": sorted(obj.finalizers),
         "owners": sorted(obj.owners),
-        "created": obj.created,
-        "deleted": obj.deleted,
+        "created": created,
+        "deleted": deleted,
         "origin": None if obj.origin is None else [obj.origin.file, obj.origin.line],
     }
     return _ENCODER.encode({name: value for name, value in body.items() if value or value == 0})
 
 
-def decode(row: Row) -> Object:
-    """The object that `row` holds; raises `StoreCorrupt`, or `StoreTooNew` for a kind that is not known here."""
-    kind, name, uid, version, generation, text, status = row
-    if (known := KINDS.get(kind)) is None:
-        raise StoreTooNew(
-            f"the store holds {kind}/{name}, a kind that this version does not know",
-            advice="Use the newer version that wrote it, or delete the object with that version first.",
-        )
+@dataclass(frozen=True, slots=True)
+class Column:
+    """What lies beside the body: key, uid, version, generation."""
+
+    key: Key
+    uid: str
+    version: int
+    generation: int
+
+
+def assemble(beside: Column, body: Mapping[str, Any], status: Mapping[str, Any]) -> Object:
+    """The object of which `body` is the parsed body; raises `StoreCorrupt` when it is none."""
     try:
-        body = json.loads(text)
         owners, origin = body.get("owners"), body.get("origin")
         return Object(
-            Key(known, name),
-            uid,
-            version,
-            generation,
+            beside.key,
+            beside.uid,
+            beside.version,
+            beside.generation,
             body.get("labels", {}),
             body.get("annotations", {}),
             body.get("spec", {}),
             body.get("record", {}),
-            {} if status is None else json.loads(status),
+            status,
             body.get("manager", ""),
             frozenset(body.get("finalizers", ())),
             frozenset(Key(KINDS[of], owner) for of, owner in owners) if owners else frozenset(),
@@ -80,10 +85,42 @@ def decode(row: Row) -> Object:
             Origin(*origin) if origin else None,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise StoreCorrupt(f"the store's row of {kind}/{name} cannot be read: {error}") from error
+        raise StoreCorrupt(f"the store's row of {beside.key} cannot be read: {error}") from error
 
 
-def in_order(rows: list[Row]) -> list[Row]:
+def decode(row: Row) -> Object:
+    """The object that `row` holds; raises `StoreCorrupt`, or `StoreTooNew` for a kind that is not known here."""
+    beside = _beside(row)
+    try:
+        body, status = json.loads(row[5]), json.loads(row[6] or EMPTY)
+    except ValueError as error:
+        raise StoreCorrupt(f"the store's row of {beside.key} cannot be read: {error}") from error
+    return assemble(beside, body, status)
+
+
+def decode_all(rows: Sequence[Row]) -> list[Object]:
+    """The objects of `rows`, parsed as one text (half the time of one by one); raises as `decode`."""
+    try:
+        parsed = json.loads(f"[{','.join(f'[{row[5]},{row[6] or EMPTY}]' for row in rows)}]")
+        pairs = [(body, status) for body, status in parsed]
+    except ValueError:
+        pairs = []
+    if len(pairs) != len(rows):
+        return [decode(row) for row in rows]
+    return [assemble(_beside(row), body, status) for row, (body, status) in zip(rows, pairs, strict=True)]
+
+
+def _beside(row: Row) -> Column:
+    kind, name, uid, version, generation = row[:5]
+    if (known := KINDS.get(kind)) is None:
+        raise StoreTooNew(
+            f"the store holds {kind}/{name}, a kind that this version does not know",
+            advice="Use the newer version that wrote it, or delete the object with that version first.",
+        )
+    return Column(Key(known, name), uid, version, generation)
+
+
+def in_order(rows: Sequence[Row]) -> list[Row]:
     """`rows`, which are in order of name, in the order of `Kind` and then name."""
     return sorted(rows, key=lambda row: _RANK.get(row[0], len(_RANK)))
 

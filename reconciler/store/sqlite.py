@@ -21,7 +21,7 @@ from reconciler.model.objects import Object
 from reconciler.store import tables
 from reconciler.store.buffer import Buffer, Told
 from reconciler.store.connections import Connections, create
-from reconciler.store.encoding import Row, decode, encode_json, in_order
+from reconciler.store.encoding import Row, decode, decode_all, encode_json, in_order
 from reconciler.store.port import Change, Event, TooOld, Write
 
 FLUSH_SECONDS: Final = 0.25
@@ -79,21 +79,21 @@ class SqliteStore:
         waiting = self._statuses()
         with self._connections.reading() as connection:
             row = tables.one(connection, key)
-        return None if row is None else _fresh(row, waiting)
+        return None if row is None else decode(_fresh(row, waiting))
 
     def list(self, kind: Kind | None = None) -> Sequence[Object]:
         """All objects, or those of one kind, in order."""
         waiting = self._statuses()
         with self._connections.reading() as connection:
             rows = tables.all_of(connection, kind)
-        return [_fresh(row, waiting) for row in in_order(rows)]
+        return decode_all([_fresh(row, waiting) for row in in_order(rows)])
 
     def owned(self, owner: Key) -> Sequence[Object]:
         """The objects that have `owner` among their owners, in order."""
         waiting = self._statuses()
         with self._connections.reading() as connection:
             rows = tables.owned(connection, owner)
-        return [_fresh(row, waiting) for row in in_order(rows)]
+        return decode_all([_fresh(row, waiting) for row in in_order(rows)])
 
     def _statuses(self) -> Mapping[str, Told]:
         with self._shared.lock:
@@ -268,7 +268,7 @@ class SqliteStore:
             self._connections.close()
 
 
-def _fresh(row: Row, waiting: Mapping[str, Told]) -> Object:
-    """The object of `row` with the status that waits to be written, where one does."""
+def _fresh(row: Row, waiting: Mapping[str, Told]) -> Row:
+    """`row` with the status that waits to be written, where one does."""
     told = waiting.get(row[2])
-    return decode(row) if told is None else decode((*row[:6], told[1]))
+    return row if told is None else (*row[:6], told[1])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from reconciler.model.identity import Key
 from reconciler.model.objects import Object
-from reconciler.store.encoding import decode, encode, encode_json
+from reconciler.store.encoding import Column, assemble, encode, encode_json
 from reconciler.store.port import Put, Write, WriteConflict
 
 
@@ -57,26 +58,24 @@ def _check(writes: Sequence[Write], current: Sequence[Object | None]) -> None:
 
 
 def _put(before: Object | None, wanted: Object, version: int, now: float) -> Step:
+    created, deleted = now, wanted.deleted
+    if before is not None:
+        created, deleted = before.created, wanted.deleted if before.deleted is None else before.deleted
+    # Read back what is to be written, so that every reader, this one too, sees the same value.
+    body = encode(wanted, created=created, deleted=deleted)
+    plain = json.loads(body)
     if before is None:
-        merged = replace(wanted, uid=os.urandom(8).hex(), version=version, generation=1, created=now)
-        status = encode_json(merged.status)
-    else:
-        merged = replace(
-            wanted,
-            uid=before.uid,
-            version=before.version,
-            generation=before.generation,
-            created=before.created,
-            deleted=wanted.deleted if before.deleted is None else before.deleted,
-        )
-        status = None
-    body = encode(merged)
-    # Read back what was written, so that every reader, this one too, sees the same value.
-    after = decode((wanted.kind.value, wanted.name, merged.uid, merged.version, merged.generation, body, status))
-    if before is None:
+        made = Column(wanted.key, os.urandom(8).hex(), version, 1)
+        after = assemble(made, plain, json.loads(encode_json(wanted.status)))
         return Step(wanted.key, None, after, body, version, changed=True)
-    if (after := replace(after, status=before.status)) == before:
-        return Step(wanted.key, before, before, body, before.version, changed=False)
-    moved = after.spec != before.spec or after.labels != before.labels
-    after = replace(after, version=version, generation=before.generation + moved)
+    moved = plain.get("spec", {}) != before.spec or plain.get("labels", {}) != before.labels
+    after = assemble(Column(before.key, before.uid, version, before.generation + moved), plain, before.status)
+    if _content(after) == _content(before):
+        return Step(wanted.key, before, before, body, version, changed=False)
     return Step(wanted.key, before, after, body, version, changed=True)
+
+
+def _content(obj: Object) -> tuple[object, ...]:
+    """All that a put may change."""
+    rest = obj.record, obj.manager, obj.finalizers, obj.owners, obj.deleted, obj.origin
+    return obj.spec, obj.labels, obj.annotations, *rest
