@@ -18,11 +18,11 @@ from core.clock import Clock, SystemClock
 from core.errors import AgentError, Failed
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Object
-from reconciler.store import tables
+from reconciler.store import sqlite_tables as tables
 from reconciler.store.buffer import Buffer, Told
-from reconciler.store.connections import Connections, create
 from reconciler.store.encoding import Row, decode, decode_all, encode_json, in_order
 from reconciler.store.port import Change, Event, TooOld, Write
+from reconciler.store.sqlite_connections import Connections, create
 
 FLUSH_SECONDS: Final = 0.25
 POLL_SECONDS: Final = 0.05
@@ -63,7 +63,7 @@ class _Shared:
 
 
 class SqliteStore:
-    """The ObjectStore on the file at `path`, which is there. `kept_removals`: see `tables.forget_removals`."""
+    """The ObjectStore on the file at `path`, which is there. `kept_removals`: see `sqlite_tables.forget_removals`."""
 
     def __init__(self, path: Path, clock: Clock | None = None, *, kept_removals: int = 10_000) -> None:
         self._clock = clock or SystemClock()

@@ -17,7 +17,7 @@ from typing import Final
 from core.errors import AgentError, Busy, Denied, Failed, NoSpace
 from core.fsio import fsync_dir, make_private, staging
 from reconciler.store.port import StoreCorrupt
-from reconciler.store.schema import is_current, migrate
+from reconciler.store.sqlite_schema import is_current, migrate
 
 BUSY_SECONDS: Final = 10.0
 
