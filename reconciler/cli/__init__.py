@@ -1,0 +1,1 @@
+"""The command line: the only exit codes and the only words for people."""

@@ -1,0 +1,147 @@
+"""What a row of `get` says of an object, for each kind: tables of columns, each a function of object and time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from reconciler.cli.texts import amount, since
+from reconciler.decide.summary import condition, is_true
+from reconciler.model.identity import Kind
+from reconciler.model.objects import Object
+
+COMPLETED: Final = "Completed"
+
+
+class Column(NamedTuple):
+    """A heading, and what stands below it for an object at a wall time; `wide`: only with `-o wide`."""
+
+    head: str
+    show: Callable[[Object, float], Any]
+    wide: bool = False
+
+
+def ready(obj: Object) -> str:
+    """`True`, `False` or `Unknown`: whether the object as it is wanted now is ready."""
+    found = condition(obj.status, "Ready")
+    if found is None or obj.status.get("observedGeneration") != obj.generation:
+        return "Unknown"
+    return str(found["status"])
+
+
+def is_ready(obj: Object) -> bool:
+    """Whether nothing more is expected of the object: ready, or completed as it should."""
+    if obj.deleted is not None:
+        return False
+    found = condition(obj.status, "Ready")
+    return ready(obj) == "True" or (ready(obj) == "False" and found is not None and found["reason"] == COMPLETED)
+
+
+def state(obj: Object) -> str:
+    """One word: `Deleting`, `Pending` (not looked at yet), what holds it up, or what it does."""
+    if obj.deleted is not None:
+        return "Deleting"
+    found = condition(obj.status, "Ready")
+    if found is None or obj.status.get("observedGeneration") != obj.generation:
+        return "Pending"
+    if found["status"] == "True":
+        return str(obj.status.get("state") or found["reason"])
+    blocked = condition(obj.status, "Stalled") if is_true(obj.status, "Stalled") else None
+    return str((blocked or found)["reason"])
+
+
+def message(obj: Object) -> str:
+    """What people need to know of an object that is not ready; empty when it is."""
+    if is_ready(obj):
+        return ""
+    if obj.deleted is None and (error := obj.status.get("lastError")):
+        return f"{error['phase']}: {error['category']}: {error['message']}"
+    for kind in ("Stalled", "Reconciling", "Ready"):
+        found = condition(obj.status, kind)
+        if found is not None and found["message"] and (kind == "Ready" or found["status"] == "True"):
+            return str(found["message"])
+    return ""
+
+
+def at(*path: str) -> Callable[[Object, float], Any]:
+    """A column that shows a value of `spec` or `status`, by its path."""
+
+    def show(obj: Object, _: float) -> Any:
+        value: Any = obj.spec if path[0] == "spec" else obj.status
+        for part in path[1:]:
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return value
+
+    return show
+
+
+def _bytes_at(*path: str) -> Callable[[Object, float], str]:
+    read = at(*path)
+    return lambda obj, now: "-" if read(obj, now) is None else amount(int(read(obj, now)))
+
+
+def _short_digest(obj: Object, _: float) -> str:
+    return str(obj.status.get("digest") or "")[:19]
+
+
+def _keys(obj: Object, _: float) -> int:
+    return sum(len(part) for part in obj.spec.values() if isinstance(part, Mapping))
+
+
+_NAME: Final = Column("NAME", lambda obj, _: obj.name)
+_KEY: Final = Column("NAME", lambda obj, _: str(obj.key))
+_READY: Final = Column("READY", lambda obj, _: ready(obj))
+_STATUS: Final = Column("STATUS", lambda obj, _: state(obj))
+_AGE: Final = Column("AGE", lambda obj, now: since(obj.created or None, now))
+_MESSAGE: Final = Column("MESSAGE", lambda obj, _: message(obj))
+_MANAGER: Final = Column("MANAGER", lambda obj, _: obj.manager, wide=True)
+_ORIGIN: Final = Column("ORIGIN", lambda obj, _: obj.origin, wide=True)
+_TAIL: Final = (_AGE, _MANAGER, _ORIGIN)
+
+_OF_KIND: Final[Mapping[Kind, Sequence[Column]]] = {
+    Kind.IMAGE: (
+        Column("SIZE", _bytes_at("status", "size")),
+        Column("REF", at("spec", "ref")),
+        Column("DIGEST", _short_digest, wide=True),
+        Column("PLATFORM", at("status", "platform"), wide=True),
+        Column("SNAPSHOT", at("status", "snapshot"), wide=True),
+    ),
+    Kind.SANDBOX: (
+        Column("RUNTIME", at("spec", "runtime")),
+        Column("NETWORK", at("spec", "network", "mode")),
+        Column("ID", at("status", "id"), wide=True),
+    ),
+    Kind.CONTAINER: (
+        Column("RESTARTS", lambda obj, _: obj.status.get("restarts", 0)),
+        Column("IMAGE", at("spec", "image")),
+        Column("SANDBOX", lambda obj, _: obj.status.get("sandbox") or obj.spec.get("sandbox"), wide=True),
+        Column("PID", at("status", "pid"), wide=True),
+        Column("EXIT", at("status", "exitCode"), wide=True),
+    ),
+    Kind.VOLUME: (
+        Column("RETAIN", lambda obj, _: str(obj.spec.get("retain", True)).lower()),
+        Column("PATH", at("status", "path"), wide=True),
+    ),
+    Kind.SECRET: (Column("KEYS", _keys),),
+    Kind.SNAPSHOT: (
+        Column("DRIVER", at("spec", "driver")),
+        Column("LAYERS", at("spec", "layers")),
+        Column("SIZE", _bytes_at("status", "usage", "bytes")),
+        Column("CHAIN", at("spec", "chain"), wide=True),
+    ),
+    Kind.NODE: (Column("VERSION", at("status", "version")),),
+}
+
+
+def columns_of(kind: Kind | None, *, wide: bool) -> list[Column]:
+    """The columns of a table of `kind`; None: of all kinds, where the message says what holds an object up."""
+    if kind is None:
+        every = [_KEY, _READY, _STATUS, *_TAIL, _MESSAGE]
+    else:
+        every = [_NAME, _READY, _STATUS, *_OF_KIND[kind], *_TAIL, Column(*_MESSAGE[:2], wide=True)]
+    return [column for column in every if wide or not column.wide]
+
+
+def row_of(obj: Object, columns: Sequence[Column], now: float) -> list[Any]:
+    """The cells of one object."""
+    return [column.show(obj, now) for column in columns]

@@ -1,0 +1,50 @@
+"""`reconciler doctor`: what this node can do, and what to install for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from reconciler.cli.checks import Finding, Level, findings
+from reconciler.cli.context import Node, pass_node
+from reconciler.cli.terminal import INDENT, paint, printable, say
+from reconciler.cli.texts import counted
+
+COLOURS = {Level.OK: "green", Level.LIMITED: "yellow", Level.MISSING: "red"}
+PACKAGES = "apt-get install "
+
+
+@click.command("doctor")
+@pass_node
+def command(node: Node) -> int:
+    """What this node can do, and what to install for the rest. Works without root, and changes nothing.
+
+    Exit code 0: containers can run here; 1: something that they need is missing.
+
+    \b
+    Example:
+      reconciler doctor
+    """
+    found = list(findings(node.paths.root))
+    say("\n".join(report(found)))
+    return 1 if any(one.level is Level.MISSING for one in found) else 0
+
+
+def report(found: Sequence[Finding]) -> list[str]:
+    """The lines of the report."""
+    lines = []
+    for one in found:
+        mark = paint(f"{one.level.value:<7}", COLOURS[one.level])
+        lines.append(f"{mark}  {one.subject:<12}  {printable(one.found)}")
+        lines += [f"{INDENT}  {'':<12}  {one.advice}"] if one.advice else []
+    missing = [one.subject for one in found if one.level is Level.MISSING]
+    limited = [one.subject for one in found if one.level is Level.LIMITED]
+    if missing:
+        lines.append(f"Containers cannot run here: {', '.join(missing)}.")
+    else:
+        lines.append("Containers can run here" + (f"; limited: {', '.join(limited)}." if limited else "."))
+    packages = [one.advice.partition(PACKAGES)[2] for one in found if one.advice.startswith("Install it: ")]
+    if packages:
+        lines.append(f"{counted(len(packages), 'package')} to install: {PACKAGES}{' '.join(packages)}")
+    return lines
