@@ -22,21 +22,21 @@ from reconciler.store import sqlite_tables as tables
 from reconciler.store.buffer import Buffer, Told
 from reconciler.store.encoding import Row, decode, decode_all, encode_json, in_order
 from reconciler.store.port import Change, Event, TooOld, Write
-from reconciler.store.sqlite_connections import Connections, create
+from reconciler.store.sqlite_connections import Connections, make_store
 
 FLUSH_SECONDS: Final = 0.25
 POLL_SECONDS: Final = 0.05
 
 
-def open_store(path: Path, *, create_missing: bool, clock: Clock | None = None) -> SqliteStore | None:
-    """The store at `path`; where there is none: a new one, or None unless `create_missing` (looking makes nothing).
+def open_store(path: Path, *, create: bool, clock: Clock | None = None) -> SqliteStore | None:
+    """The store at `path`; where there is none: a new one, or None unless `create` (looking makes nothing).
 
     The file is 0600 in a 0700 folder. Raises `StoreCorrupt`, `StoreTooNew`, `OSError` and what `commit` raises.
     """
     if not path.exists():
-        if not create_missing:
+        if not create:
             return None
-        create(path)
+        make_store(path)
     return SqliteStore(path, clock)
 
 

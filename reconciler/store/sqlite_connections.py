@@ -41,7 +41,7 @@ def in_our_words(error: sqlite3.Error) -> AgentError:
     return _ERRORS.get(code & 0xFF, Failed)(f"the store: {error} ({name})")
 
 
-def create(path: Path) -> None:
+def make_store(path: Path) -> None:
     """Make an empty store at `path`, which appears whole or not at all; somebody else's that came first is left."""
     make_private(path.parent)
     with staging(path.parent, "store") as work:

@@ -1,0 +1,181 @@
+"""`applied/<set>/`: what was applied by hand, one file a key, so that a lost store can be filled again.
+
+Rules of this file: a file follows the store, never the other way round while there is a store: `keep_applied` makes
+the files of some keys say what the store says, whoever calls it, however often. It is called after each commit that
+touched them, before that is acknowledged, and when they have gone. What git holds (Sources) and what the engine makes
+itself is not kept here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from core.errors import AgentError, Invalid
+from core.fsio import fsync_dir, locked, make_private, read_bounded, staging
+from reconciler.model.identity import Key, Kind, checked_name, kind_of
+from reconciler.model.objects import Object, Origin
+from reconciler.store.functions import HAND, Manager, Wanted, apply_specs, request_deletion
+from reconciler.store.port import ObjectStore
+
+FILE_LIMIT: Final = 4 << 20
+"""Bytes: a manifest's file has at most 1 MiB, and JSON may write a byte of it as six."""
+
+_SET: Final = "set/"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a file says: a spec, who applied it, and when its deletion was asked for, if it was."""
+
+    wanted: Wanted
+    manager: str
+    deleted: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """All that could be read, in order of set and key, and the files that could not."""
+
+    kept: tuple[Kept, ...]
+    damaged: tuple[Path, ...]
+
+
+def set_manager(name: str) -> str:
+    """The manager of set `name`; raises `Invalid` for what is no name, and for `hand`, which is the set of the rest."""
+    if checked_name(name) == HAND:
+        raise Invalid("no set may be named 'hand'", advice="Objects applied without --set are kept under that name.")
+    return f"{_SET}{name}"
+
+
+def keep_applied(root: Path, store: ObjectStore, keys: Iterable[Key]) -> None:
+    """Make the files under `root`/applied say of `keys` what `store` says: written, or removed. Durable; idempotent.
+
+    Raises `OSError`.
+    """
+    applied = make_private(root / "applied")
+    with locked(applied / ".lock"):
+        # Read under the lock: who comes last sees the newest.
+        files: dict[str, dict[str, bytes]] = defaultdict(dict)
+        stale: set[Path] = set()
+        folders = _folders(applied)
+        for key in keys:
+            obj = store.get(key)
+            home = None if obj is None else _folder_of(obj.manager)
+            name = _file_of(key)
+            if obj is not None and home is not None and not _says(applied / home / name, data := _written(obj)):
+                files[home][name] = data
+            stale |= {folder / name for folder in folders if folder.name != home}
+        for home, content in files.items():
+            _write(make_private(applied / home), content)
+        _remove(path for path in stale if path.exists())
+
+
+def load_applied(root: Path) -> Loaded:
+    """What is kept under `root`/applied; nothing where there is no such folder. One damaged file hides no other."""
+    kept: list[Kept] = []
+    damaged: list[Path] = []
+    for folder in _folders(root / "applied"):
+        for path in sorted(folder.glob("*.json")):
+            try:
+                kept.append(_read(path, _manager_of(folder.name)))
+            except (AgentError, OSError, ValueError, KeyError, TypeError):
+                damaged.append(path)
+    return Loaded(tuple(kept), tuple(damaged))
+
+
+def refill(store: ObjectStore, kept: Sequence[Kept], *, finalizers: Mapping[Kind, str], now: float) -> Sequence[Kept]:
+    """Put what was kept, and is not in `store`, back into it, also what was being deleted: it goes on going.
+
+    Objects that are there are left alone, whoever manages them. Returns what was put back.
+    """
+    # One of each key: a crash between writing a file and removing it from the set it was in leaves two.
+    lost = [*{one.wanted.key: one for one in kept if store.get(one.wanted.key) is None}.values()]
+    for manager in sorted({one.manager for one in lost}):
+        wanted = [one.wanted for one in lost if one.manager == manager]
+        apply_specs(store, wanted, Manager(manager), finalizers=finalizers)
+    for one in lost:
+        if one.deleted is not None:
+            request_deletion(store, one.wanted.key, now)
+    return lost
+
+
+def _folders(applied: Path) -> Sequence[Path]:
+    if not applied.is_dir():
+        return []
+    return sorted(path for path in applied.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _folder_of(manager: str) -> str | None:
+    if manager == HAND:
+        return HAND
+    return manager.removeprefix(_SET) if manager.startswith(_SET) else None
+
+
+def _manager_of(folder: str) -> str:
+    return HAND if folder == HAND else set_manager(folder)
+
+
+def _file_of(key: Key) -> str:
+    return f"{key.kind.value.lower()}-{key.name}.json"
+
+
+def _written(obj: Object) -> bytes:
+    document: dict[str, Any] = {
+        "kind": obj.kind.value,
+        "name": obj.name,
+        "labels": dict(obj.labels),
+        "annotations": dict(obj.annotations),
+        "spec": obj.spec,
+        "origin": None if obj.origin is None else [obj.origin.file, obj.origin.line],
+        "deleted": obj.deleted,
+    }
+    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def _read(path: Path, manager: str) -> Kept:
+    document = json.loads(read_bounded(path, FILE_LIMIT))
+    origin = document["origin"]
+    wanted = Wanted(
+        Key(kind_of(document["kind"]), checked_name(document["name"])),
+        dict(document["spec"]),
+        dict(document["labels"]),
+        dict(document["annotations"]),
+        None if origin is None else Origin(str(origin[0]), int(origin[1])),
+    )
+    deleted = document["deleted"]
+    return Kept(wanted, manager, None if deleted is None else float(deleted))
+
+
+def _says(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except FileNotFoundError:
+        return False
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """All of `files` on disk first, then renamed into `folder`, then the names synced."""
+    with staging(folder) as work:
+        for name, data in files.items():
+            fd = os.open(work / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(fd)
+        for name in files:
+            os.rename(work / name, folder / name)
+    fsync_dir(folder)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    gone = [*paths]
+    for path in gone:
+        path.unlink()
+    for folder in sorted({path.parent for path in gone}):
+        fsync_dir(folder)
