@@ -44,10 +44,22 @@ def shown(path: Path) -> str:
         if isinstance(part, int):
             out.append(f"[{part}]")
         elif part.replace("-", "").replace("_", "").isalnum():
-            out.append(f".{part}" if out else part)
+            out.append(f".{excerpt(part)}" if out else excerpt(part))
         else:
-            out.append(f'["{part}"]')
+            out.append(f"[{quoted(part)}]")
     return "".join(out)
+
+
+def excerpt(text: object, most: int = 60) -> str:
+    """`text` for a message: at most `most` characters, with nothing in it that a terminal would obey."""
+    whole = str(text)
+    safe = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in whole[:most])
+    return safe if len(whole) <= most else f"{safe}…"
+
+
+def quoted(text: str) -> str:
+    """`text` as it would stand in double quotes, for a message."""
+    return '"' + excerpt(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 def mapping_at(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -1,0 +1,62 @@
+"""From paths to manifests: all of them, or all that is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reconciler.model.identity import Key
+from reconciler.sources.documents import Manifest, read_manifest
+from reconciler.sources.faults import Fault
+from reconciler.sources.files import ManifestFile, gather
+from reconciler.sources.manifests import read_documents
+from reconciler.sources.substitution import Variables
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What paths held, in their order. Nothing may be applied while there are `faults`.
+
+    `keys`: every object that was named, those of faulty documents too: a reference to one of these is not a reference
+    to nothing.
+    """
+
+    manifests: tuple[Manifest, ...]
+    faults: tuple[Fault, ...]
+    keys: frozenset[Key]
+
+
+def load(paths: Sequence[str], variables: Variables) -> Loaded:
+    """Read all manifests at `paths` (files, folders, `-` for stdin). Never raises for what files hold."""
+    loading = _Loading(variables)
+    for found in gather(paths):
+        if isinstance(found, Fault):
+            loading.faults.append(found)
+        else:
+            loading.read(found)
+    return Loaded(tuple(loading.manifests), tuple(loading.faults), frozenset(loading.first))
+
+
+class _Loading:
+    """What was read so far; `first` says where each object was defined first."""
+
+    def __init__(self, variables: Variables) -> None:
+        self.variables = variables
+        self.manifests: list[Manifest] = []
+        self.faults: list[Fault] = []
+        self.first: dict[Key, str] = {}
+
+    def read(self, source: ManifestFile) -> None:
+        """Take in one file."""
+        documents, faults = read_documents(source.data, source.shown)
+        for document in documents:
+            reading = read_manifest(document, source, self.variables)
+            self.faults.extend(reading.faults)
+            line, column = document.root.mark
+            place = f"{source.shown}:{line}"
+            if reading.key is not None and (first := self.first.setdefault(reading.key, place)) != place:
+                message = f"{reading.key} is defined in {first} too"
+                self.faults.append(Fault(source.shown, line, column, "", message, "keep one of the two"))
+            elif reading.manifest is not None:
+                self.manifests.append(reading.manifest)
+        self.faults.extend(faults)
