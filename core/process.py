@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -79,13 +80,13 @@ class Launcher:
         """Run a program to its end; keeps at most `limit` bytes of each output. Raises `TimedOut` (the child's group is
         killed), `MissingTool`. A non-zero code is the caller's to judge.
         """
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            child = self.start(argv, stdin=subprocess.PIPE if stdin else None, stdout=out, stderr=err, cwd=cwd)
-            try:
-                child.communicate(stdin or None, timeout=timeout)
-            except subprocess.TimeoutExpired:
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            given.write(stdin)
+            given.seek(0)
+            child = self.start(argv, stdin=given if stdin else None, stdout=out, stderr=err, cwd=cwd)
+            if not _ended(child, timeout):
                 kill_group(child)
-                raise TimedOut(f"{Path(argv[0]).name} did not end within {timeout:g} s") from None
+                raise TimedOut(f"{Path(argv[0]).name} did not end within {timeout:g} s")
             return Result(child.returncode, _head(out, limit), _head(err, limit))
 
     def check(
@@ -122,6 +123,20 @@ class Launcher:
             )
         except FileNotFoundError:
             raise MissingTool(argv[0], Path(argv[0]).name) from None
+
+
+def _ended(child: subprocess.Popen[bytes], timeout: float) -> bool:
+    """Wait by pidfd: Popen's own wait with a time-out polls, and is up to 50 ms late."""
+    fd = os.pidfd_open(child.pid)
+    try:
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        if not poller.poll(timeout * 1000):
+            return False
+    finally:
+        os.close(fd)
+    child.wait()
+    return True
 
 
 def kill_group(child: subprocess.Popen[bytes]) -> None:
