@@ -20,7 +20,7 @@ def connecting(clock: Clock, call: Callable[[], T], *, tries: int = 3) -> T:
 
     Raises the last error as it was.
     """
-    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
     started = clock.monotonic()
 
@@ -30,7 +30,7 @@ def connecting(clock: Clock, call: Callable[[], T], *, tries: int = 3) -> T:
     retrying = Retrying(
         sleep=clock.sleep,
         stop=stop_after_attempt(tries),
-        wait=wait_exponential_jitter(initial=0.2, max=3.0, jitter=0.2),
+        wait=wait_exponential(multiplier=0.2, max=3.0) + wait_random(0.0, 0.2),
         retry=retry_if_exception(worth_it),
         reraise=True,
     )

@@ -175,7 +175,10 @@ def next_hop(url: str, location: str) -> tuple[str, bool]:
     """Where a redirect from `url` leads, and whether credentials may go along; raises `Denied`, `Invalid`."""
     if not location:
         raise Invalid(f"{url[:200]} redirects to nowhere")
-    target = urljoin(url, location)
+    try:
+        target = urljoin(url, location)
+    except ValueError as error:
+        raise Denied(f"{location[:100]!r} is not a URL: {error}") from None
     before, after = origin(url), origin(target)
     if before[0] == "https" and after[0] == "http":
         raise Denied(f"{url[:200]} redirects from https to plain HTTP")

@@ -92,7 +92,7 @@ def parse_document(data: bytes, declared: str) -> Manifest | Index:
     document = _object(_load(data), "the manifest", _MANIFEST_KEYS)
     if document.get("schemaVersion") == 1 or "fsLayers" in document or "signatures" in document:
         raise _schema1()
-    if document.get("schemaVersion") != 2 or isinstance(document["schemaVersion"], bool):
+    if document.get("schemaVersion") != 2:
         raise Invalid(f"the manifest's schemaVersion is {document.get('schemaVersion')!r}; it must be 2")
     media_type = _media_type(document, declared)
     if media_type in INDEXES:

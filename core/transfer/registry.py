@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, Self, assert_never
 
@@ -27,10 +27,10 @@ from core.transfer.reference import Reference
 
 _CHUNK: Final = 1 << 20
 _CONNECT_SECONDS: Final = 10.0
-_SILENT_SECONDS: Final = 30.0
-"""No bytes, or no complete header, or no complete small document, for so long: the other side is gone."""
+_CONNECTIONS: Final = 8
+"""Kept open to one host; more may be opened."""
 _SLOWEST: Final = 32 << 10
-"""Bytes of a blob in each `_SILENT_SECONDS`, or it counts as standing still."""
+"""Bytes of a blob within the patience, or it counts as standing still."""
 _MAX_ERROR_BODY: Final = 64 << 10
 _MAX_TAGS_BODY: Final = 1 << 20
 _DOCUMENTS: Final = (*manifests.MANIFESTS, *manifests.INDEXES)
@@ -47,22 +47,24 @@ def _checked(connected: socket.socket, *, plain: bool) -> socket.socket:
     return connected
 
 
-@contextlib.contextmanager
-def _header_deadline(connected: socket.socket | None) -> Iterator[None]:
-    """Cut the connection when the block takes too long: the client's own timeout starts anew with every byte."""
+def _in_time(connection: HTTPConnection, answer: Callable[[], HTTPResponse]) -> HTTPResponse:
+    """The whole header within the read timeout, which the client by itself starts anew with every byte."""
+    late = threading.Event()
 
     def cut() -> None:
-        with contextlib.suppress(OSError):  # it has just been closed by the other side
-            if connected is not None:
-                socket.socket.shutdown(connected, socket.SHUT_RDWR)
+        late.set()
+        with contextlib.suppress(OSError):  # the other side has closed it at this moment
+            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
-    watch = threading.Timer(_SILENT_SECONDS, cut)
+    watch = threading.Timer(connection.timeout or 0.0, cut)
     watch.daemon = True
     watch.start()
     try:
-        yield
+        return answer()
     finally:
         watch.cancel()
+        if late.is_set():  # what came until the cut may look like a short answer
+            raise TimedOut(f"{connection.host} takes too long to answer")
 
 
 class _Plain(HTTPConnection):
@@ -70,8 +72,7 @@ class _Plain(HTTPConnection):
         return _checked(super()._new_conn(), plain=True)
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # the client's own signature differs from http.client
-        with _header_deadline(self.sock):
-            return super().getresponse()
+        return _in_time(self, super().getresponse)
 
 
 class _Secure(HTTPSConnection):
@@ -79,8 +80,7 @@ class _Secure(HTTPSConnection):
         return _checked(super()._new_conn(), plain=False)
 
     def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # the client's own signature differs from http.client
-        with _header_deadline(self.sock):
-            return super().getresponse()
+        return _in_time(self, super().getresponse)
 
 
 class _PlainPool(urllib3.HTTPConnectionPool):
@@ -92,18 +92,22 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
 
 
 class Registry:
-    """One image in one registry; connections are kept and shared by the threads that fetch. Close it when done."""
+    """One image in one registry; its connections are kept, and shared by the threads that fetch, until its block ends.
+
+    `patience`, in seconds, is how long it may take until the next bytes, a whole header, or a whole small document.
+    """
 
     def __init__(
-        self, reference: Reference, credentials: auth.Credentials | None, clock: Clock, *, connections: int = 4
+        self, reference: Reference, credentials: auth.Credentials | None, clock: Clock, *, patience: float = 30.0
     ) -> None:
         self._reference = reference
         self._credentials = credentials
         self._clock = clock
         self._base = f"{auth.base_url(reference.host)}/v2/{reference.repository}"
         self._authorization = ""
-        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_SILENT_SECONDS)
-        self._pools = urllib3.PoolManager(num_pools=8, maxsize=connections, timeout=timeout, retries=False)
+        self._patience = patience
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=patience)
+        self._pools = urllib3.PoolManager(num_pools=8, maxsize=_CONNECTIONS, timeout=timeout, retries=False)
         self._pools.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
 
     def __enter__(self) -> Self:
@@ -234,12 +238,12 @@ class Registry:
             raise _fault(error, url) from error
 
     def _small(self, reply: BaseHTTPResponse, limit: int) -> bytes:
-        """At most `limit` bytes of a body that must be here within 30 s."""
+        """At most `limit` bytes of a body that must be here within the patience."""
         started, found = self._clock.monotonic(), bytearray()
         for chunk in self._chunks(reply, limit):
             found += chunk
-            if self._clock.monotonic() - started > _SILENT_SECONDS:
-                raise TimedOut(f"{self.image}: the registry takes over {_SILENT_SECONDS:.0f} s for a small reply")
+            if self._clock.monotonic() - started > self._patience:
+                raise TimedOut(f"{self.image}: the registry takes over {self._patience:.0f} s for a small reply")
         return bytes(found)
 
     def _chunks(self, reply: BaseHTTPResponse, limit: int) -> Iterator[bytes]:
@@ -257,10 +261,8 @@ class Registry:
             yield chunk
             if here >= _SLOWEST:
                 since, here = self._clock.monotonic(), 0
-            elif self._clock.monotonic() - since > _SILENT_SECONDS:
-                raise TimedOut(
-                    f"{self.image}: the registry sends less than {_SLOWEST} bytes in {_SILENT_SECONDS:.0f} s"
-                )
+            elif self._clock.monotonic() - since > self._patience:
+                raise TimedOut(f"{self.image}: the registry sends less than {_SLOWEST} bytes in {self._patience:.0f} s")
 
 
 def _media_type(reply: BaseHTTPResponse) -> str:
@@ -283,10 +285,10 @@ def _fault(error: urllib3.exceptions.HTTPError, url: str) -> AgentError:
             )
         case urllib3.exceptions.NameResolutionError():
             return Unavailable(f"{host}: no such host name", advice="Check the name, and the node's DNS.")
-        case urllib3.exceptions.ConnectTimeoutError() | urllib3.exceptions.ReadTimeoutError():
-            return TimedOut(f"{host} does not answer")
         case urllib3.exceptions.NewConnectionError():
             return Unavailable(f"{host} cannot be reached: {words.rpartition(': ')[2]}")
+        case urllib3.exceptions.ConnectTimeoutError() | urllib3.exceptions.ReadTimeoutError():
+            return TimedOut(f"{host} does not answer")
         case urllib3.exceptions.LocationParseError():
             return Invalid(f"{host} is not a host")
         case _:
