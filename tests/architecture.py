@@ -34,6 +34,8 @@ FLOORS: Final[Mapping[str, int]] = {
     "reconciler.fleet": 8,
     "reconciler.config": 9,
     "reconciler.wiring": 9,
+    "reconciler.assembly": 9,
+    "reconciler.places": 4,
     "reconciler.cli": 10,
     "reconciler.__main__": 10,
 }
@@ -196,13 +198,13 @@ def homeless(house: House) -> list[str]:
 
 
 def upward_imports(house: House) -> list[str]:
-    """Imports from a higher floor."""
-    floors = {name: floor(module) or 0 for name, module in house.modules.items()}
+    """Imports from a higher floor, among the modules that have one."""
+    floors = {name: at for name, module in house.modules.items() if (at := floor(module)) is not None}
     return [
         f"{name} (floor {floors[name]}) imports {target} (floor {floors[target]})"
         for name, targets in sorted(house.imports.items())
         for target in sorted(targets)
-        if floors[target] > floors[name]
+        if name in floors and target in floors and floors[target] > floors[name]
     ]
 
 
