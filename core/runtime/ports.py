@@ -225,6 +225,12 @@ class Shim(Protocol):
         Any phase → ABSENT; harmless when absent; finished by calling it again after a crash anywhere in it.
         """
 
+    def reopen_log(self, id: str) -> bool:
+        """The log was renamed: go on in a new file of its name; False when nobody writes it."""
+
+    def sweep(self) -> None:
+        """Remove what a killed engine left half-made; called before anything else."""
+
     def shutdown(self) -> None:
         """Let go of what the driver itself holds; tasks go on."""
 
@@ -303,3 +309,6 @@ class Sandboxer(Protocol):
 
     def sandboxes(self) -> Iterator[str]:
         """The ids of which anything is here."""
+
+    def sweep(self) -> None:
+        """Remove what a killed engine left half-made; called before anything else."""

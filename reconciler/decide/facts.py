@@ -151,8 +151,6 @@ class SnapshotFacts:
     exists: bool
     busy: bool
     """Whether a task's root rests on it."""
-    shared: bool
-    """Whether another Snapshot object names the same chain."""
     usage: Mapping[str, int] = field(default_factory=dict)
     fault: Fault | None = None
 

@@ -22,7 +22,7 @@ from reconciler.model.actions import (
     RemoveSandbox,
     RemoveVolume,
 )
-from reconciler.model.identity import Key, Kind, RuntimeId, spec_hash
+from reconciler.model.identity import FINALIZERS, Key, Kind, RuntimeId, spec_hash
 from reconciler.model.kinds.image import ImageSpec
 from reconciler.model.kinds.volume import VolumeSpec
 from reconciler.model.objects import Object
@@ -39,12 +39,12 @@ def snapshot_name(driver: str, chain: str) -> str:
     return f"{driver}-{chain.partition(':')[2][:12]}"
 
 
-def image_wish(facts: ImageFacts, spec: ImageSpec) -> dict[str, str]:
-    """What of an image's spec decides which bytes it is: recorded with the result, and compared with it."""
+def image_wish(spec: Mapping[str, Any], default_platform: str) -> dict[str, str]:
+    """What of an image's stored spec decides which bytes it is: recorded with the result, and compared with it."""
     return {
-        "ref": spec.ref,
-        "platform": spec.platform or facts.default_platform,
-        "driver": spec.snapshotter,
+        "ref": str(spec["ref"]),
+        "platform": str(spec.get("platform") or default_platform),
+        "driver": str(spec.get("snapshotter", "overlayfs")),
     }
 
 
@@ -53,7 +53,7 @@ def plan_image(facts: ImageFacts, spec: ImageSpec) -> Plan:
     key, record = facts.obj.key, facts.obj.record
     if facts.obj.deleted is not None:
         return Plan((), (_in_use(facts.users),)) if facts.users else Plan((ForgetImage(key), Release(key)))
-    wish = image_wish(facts, spec)
+    wish = image_wish(facts.obj.spec, facts.default_platform)
     secret = spec.credentials.secret if spec.credentials is not None else ""
     if record.get("wish") != wish or not facts.unpacked:
         if facts.secret_missing:
@@ -63,16 +63,16 @@ def plan_image(facts: ImageFacts, spec: ImageSpec) -> Plan:
         pull = PullImage(key, wish["ref"], wish["platform"], wish["driver"], secret, spec.pull_policy == "Never")
         return Plan((pull,), (), "pull" if not record else "changed")
     if record.get("chain") and not facts.has_snapshot_object:
-        return Plan((EnsureOwned(snapshot_of(facts.obj.key, record)),))
+        return Plan((EnsureOwned(key, snapshot_of(record)),))
     return Plan()
 
 
-def snapshot_of(image: Key, record: Mapping[str, Any]) -> Object:
+def snapshot_of(record: Mapping[str, Any]) -> Object:
     """The Snapshot object that names an image's root file system."""
     driver, chain = str(record["driver"]), str(record["chain"])
     spec = {"driver": driver, "chain": chain, "layers": len(record.get("layers", ()))}
     key = Key(Kind.SNAPSHOT, snapshot_name(driver, chain))
-    return Object(key, spec=spec, manager="engine", owners=frozenset({image}))
+    return Object(key, spec=spec, manager="engine", finalizers=frozenset({FINALIZERS[Kind.SNAPSHOT]}))
 
 
 def plan_snapshot(facts: SnapshotFacts) -> Plan:
@@ -81,8 +81,8 @@ def plan_snapshot(facts: SnapshotFacts) -> Plan:
         return Plan()
     if facts.busy:
         return Plan((), (Await("InUse", "a container's root rests on it"),))
-    remove = () if facts.shared else (RemoveChain(str(facts.obj.spec["driver"]), str(facts.obj.spec["chain"])),)
-    return Plan((*remove, Release(facts.obj.key)))
+    spec = facts.obj.spec
+    return Plan((RemoveChain(facts.obj.key, str(spec["driver"]), str(spec["chain"])), Release(facts.obj.key)))
 
 
 def sandbox_hash(spec: Mapping[str, Any]) -> str:

@@ -23,6 +23,8 @@ class Detail:
     reason: str
     message: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
+    conditions: tuple[tuple[str, bool, str, str], ...] = ()
+    """Further conditions of the kind's own: type, truth, reason, message."""
 
 
 def _truth(value: bool | None) -> str:
@@ -41,6 +43,7 @@ def summarise(obj: Object, outcome: Outcome, fault: Fault | None, detail: Detail
             wanted.append(("Stalled", "True", reason, message))
         case Settled():
             pass
+    wanted.extend((type_, _truth(truth), reason, message) for type_, truth, reason, message in detail.conditions)
     status["conditions"] = [_condition(obj, old.get(entry[0]), entry, now) for entry in wanted]
     if fault is not None:
         status["lastError"] = {

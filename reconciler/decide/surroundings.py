@@ -10,23 +10,27 @@ from reconciler.decide.attempts import Memory
 from reconciler.decide.facts import ContainerFacts
 from reconciler.decide.references import image_key, sandbox_key
 from reconciler.model.actions import Action, Await, Disown, EnsureOwned
-from reconciler.model.identity import Key, Kind
+from reconciler.model.identity import FINALIZERS, Key, Kind
 from reconciler.model.kinds.texts import is_reference
 from reconciler.model.objects import Object
 
 
 def owned_objects(owner: Key, raw: Mapping[str, Any]) -> Iterator[Object]:
     """The objects that a container makes for itself: the Image of a reference, a private Sandbox."""
-    owners = frozenset({owner})
     if is_reference(str(raw["image"])):
         image_spec = {"ref": str(reference.parse(str(raw["image"])))}
-        yield Object(image_key(raw), spec=image_spec, manager="engine", owners=owners)
+        yield Object(image_key(raw), spec=image_spec, manager="engine", finalizers=frozenset({FINALIZERS[Kind.IMAGE]}))
     if "sandbox" not in raw:
         sandbox_spec = {name: raw[name] for name in ("runtime", "network") if name in raw}
         sandbox_spec.setdefault("runtime", "runc")
         if "hostname" not in sandbox_spec and sandbox_spec.get("network", {}).get("mode") != "host":
             sandbox_spec["hostname"] = owner.name.split(".")[0]
-        yield Object(sandbox_key(owner.name, raw), spec=sandbox_spec, manager="engine", owners=owners)
+        yield Object(
+            sandbox_key(owner.name, raw),
+            spec=sandbox_spec,
+            manager="engine",
+            finalizers=frozenset({FINALIZERS[Kind.SANDBOX]}),
+        )
 
 
 def ensure_owned(facts: ContainerFacts) -> Iterator[Action]:
@@ -35,9 +39,9 @@ def ensure_owned(facts: ContainerFacts) -> Iterator[Action]:
     for wanted in owned_objects(key, facts.obj.spec):
         if wanted.kind is Kind.IMAGE:
             if facts.image is None or key not in facts.image.owners:
-                yield EnsureOwned(wanted)
+                yield EnsureOwned(key, wanted)
         elif facts.sandbox is None or key not in facts.sandbox.owners or dict(facts.sandbox.spec) != dict(wanted.spec):
-            yield EnsureOwned(wanted, same_spec=True)
+            yield EnsureOwned(key, wanted)
 
 
 def disown_unneeded(facts: ContainerFacts) -> Iterator[Action]:

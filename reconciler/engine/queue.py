@@ -56,7 +56,9 @@ class WorkQueue:
         self._ready: deque[Key] = deque()
         self._delays = Delays()
         self._stopped = False
-        self._changed = threading.Condition(threading.Lock())
+        lock = threading.Lock()
+        self._changed = threading.Condition(lock)
+        self._calm = threading.Condition(lock)
 
     def add(self, key: Key) -> None:
         """Have `key` looked at as soon as a worker is free; ignored when it is not accepted."""
@@ -94,12 +96,25 @@ class WorkQueue:
             if before not in ON_DONE:
                 raise IllegalMove(f"{key} is {before.name}: nobody works on it")
             self._move(key, ON_DONE[before])
+            if not self._slots:
+                self._calm.notify_all()
 
     def idle(self) -> bool:
         """Whether no key is queued or worked on, and no delay is over; keys due later do not count."""
         with self._changed:
             self._ripen()
             return not self._slots
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until `idle`; returns whether it is."""
+        deadline = self._clock.monotonic() + timeout
+        with self._changed:
+            while True:
+                self._ripen()
+                left = deadline - self._clock.monotonic()
+                if not self._slots or left <= 0:
+                    return not self._slots
+                self._calm.wait(left)
 
     def active(self) -> tuple[Key, ...]:
         """The keys that are worked on."""

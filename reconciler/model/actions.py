@@ -28,11 +28,11 @@ class Remember:
 
 @dataclass(frozen=True, slots=True)
 class EnsureOwned:
-    """Create `object`, or add its owners to the one that is there; with `same_spec` its spec is brought in line too."""
+    """Create `object` with `owner` among its owners, or adopt the one that is there and bring its spec in line."""
 
     phase: ClassVar[str] = "recording"
+    owner: Key
     object: Object
-    same_spec: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ class RemoveChain:
     """Remove a committed snapshot and those of its parents that nothing else rests on or names."""
 
     phase: ClassVar[str] = "removing"
+    key: Key
     driver: str
     chain: str
 

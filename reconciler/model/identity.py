@@ -32,6 +32,12 @@ class Kind(StrEnum):
 WRITTEN_BY_PEOPLE: Final = (Kind.IMAGE, Kind.SANDBOX, Kind.CONTAINER, Kind.VOLUME, Kind.SECRET)
 
 
+FINALIZERS: Final[Mapping[Kind, str]] = {
+    kind: kind.value.lower() for kind in (Kind.IMAGE, Kind.SANDBOX, Kind.CONTAINER, Kind.VOLUME, Kind.SNAPSHOT)
+}
+"""What stays of an object until its controller has undone it on the node; a Secret has nothing there."""
+
+
 class Key(NamedTuple):
     """An object's name in the store."""
 

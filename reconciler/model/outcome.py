@@ -59,6 +59,4 @@ class Fault:
 
 def fault_of(error: AgentError, phase: str, action: str, *, failures: int, until: float, generation: int) -> Fault:
     """What is kept of an error that an action raised."""
-    return Fault(
-        phase, action, error.category, error.message, error.hint(), error.retry, failures, until, generation
-    )
+    return Fault(phase, action, error.category, error.message, error.hint(), error.retry, failures, until, generation)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, Strict, WithJsonSchema
 
+from reconciler.model.kinds.problems import Wrong
 from reconciler.model.kinds.quantities import ByteCount, Millicores
 from reconciler.model.kinds.texts import LabelKey, LabelValue, Name
 
@@ -13,6 +14,16 @@ T = TypeVar("T")
 
 Listed = Annotated[tuple[T, ...], Strict(False)]
 """A list in the manifest, a tuple here; its items stay strict."""
+
+
+def _false(value: object) -> bool:
+    if value is False:
+        return False
+    raise Wrong("is not false", "write false, or leave it out")
+
+
+FalseSoFar = Annotated[bool, PlainValidator(_false), WithJsonSchema({"const": False})]
+"""A switch that can only be off so far (`Literal[False]` would take 0)."""
 
 
 class Spec(BaseModel):

@@ -7,7 +7,6 @@ refused as such.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -60,6 +59,8 @@ def check_metadata(metadata: Mapping[str, Any]) -> list[Problem]:
 
 def unknown_key(key: str, known: list[str], path: Path) -> Problem:
     """The problem of a key that nobody knows, with the one that was probably meant."""
+    from difflib import get_close_matches  # needed by few runs
+
     close = get_close_matches(key, known, n=1)
     advice = f"did you mean {close[0]}?" if close else f"known here: {', '.join(known)}" if known else "leave it out"
     return Problem(path, "unknown field", advice, at_key=True)
@@ -110,7 +111,7 @@ def _later(kind: Kind, path: Path, what: str, value: object) -> Problem | None:
     if what == "extra_forbidden" and generic in LATER_FIELDS[kind]:
         return Problem(path, _NOT_YET, "leave it out", at_key=True)
     test = LATER_VALUES[kind].get(generic)
-    if what != "literal_error" or test is None or not test(value):
+    if what not in ("literal_error", "value_error") or test is None or not test(value):
         return None
     return Problem(path, f"{value if isinstance(value, str) else str(value).lower()} {_NOT_YET}", _instead(generic))
 

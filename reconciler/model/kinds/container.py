@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from reconciler.model.kinds.base import Listed, Resources, Spec
+from reconciler.model.kinds.base import FalseSoFar, Listed, Resources, Spec
 from reconciler.model.kinds.capabilities import CapabilityName
 from reconciler.model.kinds.problems import Path, Problem, mapping_at, mappings_in
 from reconciler.model.kinds.quantities import ByteCount, Seconds, SignalNumber
@@ -96,7 +96,7 @@ class Security(Spec):
     """What the container may do."""
 
     read_only_rootfs: bool = Field(False, alias="readOnlyRootfs")
-    privileged: Literal[False] = False
+    privileged: FalseSoFar = False
     capabilities: Capabilities = Capabilities.model_construct()
     no_new_privileges: bool = Field(True, alias="noNewPrivileges")
     seccomp: Literal["default", "unconfined"] = "default"
@@ -151,7 +151,7 @@ class ContainerSpec(Spec):
     depends_on: Listed[Dependency] = Field((), alias="dependsOn")
     stop: Stop = Stop.model_construct()
     log: Log = Log.model_construct()
-    init: Literal[False] = False
+    init: FalseSoFar = False
 
     @property
     def image_is_reference(self) -> bool:

@@ -21,7 +21,7 @@ T = TypeVar("T")
 _CPU: Final = re.compile(r"([0-9]{1,7})m|([0-9]{1,4}(?:\.[0-9]{1,3})?)")
 _BYTES: Final = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,3})?)(|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)")
 _DURATION: Final = re.compile(r"(?=.)(?:([0-9]{1,6})h)?(?:([0-9]{1,8})m)?(?:([0-9]{1,9})s)?(?:([0-9]{1,9})ms)?")
-_SIGNAL: Final = re.compile(r"(?:SIG)?([A-Z0-9]{2,9})(?:\+([0-9]{1,2})|-([0-9]{1,2}))?")
+_SIGNAL: Final = re.compile(r"([0-9]{1,2})|(?:SIG)?([A-Z][A-Z0-9]{1,8})(?:\+([0-9]{1,2})|-([0-9]{1,2}))?")
 _MODE: Final = re.compile(r"0?[0-7]{3,4}")
 _OWNER: Final = re.compile(r"([0-9]{1,10})(?::([0-9]{1,10}))?")
 _FACTORS: Final = {"": 1, "k": 1000, "Ki": 1024} | {
@@ -73,13 +73,14 @@ def parse_duration(value: object) -> float:
 def parse_signal(value: object) -> int:
     """`TERM`, `SIGTERM`, `15` or `RTMIN+3` → the signal's number on this system."""
     found = _SIGNAL.fullmatch(text_of(value))
-    number = -1
-    if found is not None and found[1].isdecimal():
+    number = 0
+    if found is not None and found[1]:
         number = int(found[1])
-    elif found is not None and f"SIG{found[1]}" in signal.Signals.__members__:
-        number = signal.Signals[f"SIG{found[1]}"] + int(found[2] or 0) - int(found[3] or 0)
-    offset = found is not None and (found[2] or found[3])
-    if not 1 <= number <= signal.SIGRTMAX or (offset and number < signal.SIGRTMIN):
+    elif found is not None and f"SIG{found[2]}" in signal.Signals.__members__:
+        number = signal.Signals[f"SIG{found[2]}"] + int(found[3] or 0) - int(found[4] or 0)
+        if number < signal.SIGRTMIN and (found[3] or found[4]):
+            number = 0
+    if not 1 <= number <= signal.SIGRTMAX:
         raise Wrong("is not a signal", "write a signal's name, such as TERM, INT, QUIT or RTMIN+3")
     return number
 

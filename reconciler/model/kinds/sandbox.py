@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from reconciler.model.kinds.base import Listed, Resources, Spec
+from reconciler.model.kinds.base import FalseSoFar, Listed, Resources, Spec
 from reconciler.model.kinds.problems import Problem, mapping_at
 from reconciler.model.kinds.quantities import read_by
 from reconciler.model.kinds.texts import Address, DnsOption, Hostname, matching
@@ -53,7 +53,7 @@ class SandboxSpec(Spec):
     dns: Dns = Dns.model_construct()
     sysctls: dict[SysctlName, str] = Field({})
     resources: Resources = Resources.model_construct()
-    share_process_namespace: Literal[False] = Field(False, alias="shareProcessNamespace")
+    share_process_namespace: FalseSoFar = Field(False, alias="shareProcessNamespace")
     user_namespace: UserNamespace = Field(UserNamespace.model_construct(), alias="userNamespace")
 
 

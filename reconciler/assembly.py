@@ -1,0 +1,163 @@
+"""The engine, put together by hand from literal tables: drivers, eyes, hands, controllers, queue, threads."""
+
+from __future__ import annotations
+
+import random
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from core import cgroups, fsio, proc
+from core.clock import Clock
+from core.content.store import ContentStore
+from core.process import Launcher
+from core.runtime.node import read_node
+from core.runtime.oci import OciShim
+from core.runtime.sandboxes import OciSandboxer
+from core.snapshots.native import NativeSnapshotter
+from core.snapshots.overlay import OverlaySnapshotter
+from core.snapshots.ports import Snapshotter
+from core.snapshots.unpack import SnapshotUnpacker
+from core.transfer import platform
+from reconciler.controllers.container import ContainerController
+from reconciler.controllers.others import (
+    ImageController,
+    PlainController,
+    SandboxController,
+    SnapshotController,
+    VolumeController,
+)
+from reconciler.engine.backoff import Backoff
+from reconciler.engine.cgroup_home import CgroupHome
+from reconciler.engine.controller import register
+from reconciler.engine.engine import Engine
+from reconciler.engine.exits import Exits
+from reconciler.engine.images import ImageHands
+from reconciler.engine.index import Index
+from reconciler.engine.life import Life
+from reconciler.engine.observe import Eyes, Node
+from reconciler.engine.perform import NodeHands
+from reconciler.engine.queue import WorkQueue
+from reconciler.engine.scope import Scope
+from reconciler.engine.tasks import TaskHands
+from reconciler.engine.watcher import Watcher
+from reconciler.engine.workers import Workers
+from reconciler.model.identity import FINALIZERS, Key, Kind
+from reconciler.model.objects import Object
+from reconciler.places import Paths
+from reconciler.store.applied import load_applied, refill
+from reconciler.store.functions import ENGINE, sweep
+from reconciler.store.port import ObjectStore, Put
+
+SNAPSHOTTERS: Final[Mapping[str, Callable[[Path, Launcher, Clock], Snapshotter]]] = {
+    "overlayfs": OverlaySnapshotter,
+    "native": NativeSnapshotter,
+}
+WORKERS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What differs between an agent and a one-shot. `scope` None: everything, with a timetable."""
+
+    scope: Scope
+    timetable: bool
+    stopping: Callable[[], bool]
+    supervised: bool
+
+
+def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options) -> Life:
+    """Everything, built once, not started; ends what a dead engine left running (the lock is held already)."""
+    for folder in (paths.root, paths.state, paths.logs, paths.volumes, *paths.attempts):
+        fsio.make_private(folder)
+    home = CgroupHome(cgroups.hierarchies().tracking, paths.instance, clock)
+    launcher = home.enter()
+    boot = proc.boot_id()
+    snapshotters = {name: make(paths.snapshots / name, launcher, clock) for name, make in SNAPSHOTTERS.items()}
+    node = Node(
+        shim=OciShim(paths.state, paths.group, launcher, clock, boot),
+        sandboxer=OciSandboxer(paths.state, paths.group, clock, boot),
+        snapshotters=snapshotters,
+        content=ContentStore(paths.content),
+        volumes=paths.volumes,
+        logs=paths.logs,
+        boot=boot,
+        platform=str(platform.of_node()),
+    )
+    return _assemble(paths, store, clock, options, node, home, launcher)
+
+
+def _assemble(
+    paths: Paths, store: ObjectStore, clock: Clock, options: Options, node: Node, home: CgroupHome, launcher: Launcher
+) -> Life:
+    queue = WorkQueue(clock, options.scope.accepts)
+    exits = Exits(queue.add, node.boot)
+    eyes = Eyes(store, node, exits)
+    index = Index()
+    limits = read_node()
+    unpackers = {name: SnapshotUnpacker(driver, launcher, clock) for name, driver in node.snapshotters.items()}
+    late = _Late()
+    images = ImageHands(eyes, unpackers, clock, late.tell, options.stopping)
+    tasks = TaskHands(eyes, limits, clock, paths.attempts, {"name": socket.gethostname()})
+    hands = NodeHands(eyes, tasks, images, limits, clock, paths.root)
+    controllers = (
+        ContainerController(eyes, index.owned_by),
+        ImageController(eyes, index.users),
+        SandboxController(eyes, index.users),
+        SnapshotController(eyes),
+        VolumeController(eyes, index.users),
+        PlainController(Kind.SECRET, dict),
+        PlainController(Kind.NODE, lambda: _node_fields(node, store, eyes, options)),
+    )
+    engine = Engine(store, register(controllers), hands, queue, clock, index)
+    late.engine = engine
+    workers = Workers(queue, engine.work, engine.failed, Backoff(clock, random.random), clock, WORKERS)
+    watcher = Watcher(store, engine.woken)
+    timetable = None
+    if options.timetable:
+        from reconciler.engine.timetable import Timetable
+
+        timetable = Timetable(clock)
+    sweeps = (
+        node.shim.sweep,
+        node.sandboxer.sweep,
+        *(driver.sweep for driver in node.snapshotters.values()),
+        tasks.sweep,
+    )
+    return Life(engine, eyes, home, exits, watcher, workers, sweeps, tasks.rotate_logs, timetable)
+
+
+class _Late:  # the hands tell of progress through the engine, and the engine has hands
+    """Lets the hands tell of progress through an engine that is made after them."""
+
+    engine: Engine | None = None
+
+    def tell(self, key: Key) -> None:
+        if self.engine is not None:
+            self.engine.refresh_status(key)
+
+
+def _node_fields(node: Node, store: ObjectStore, eyes: Eyes, options: Options) -> Mapping[str, Any]:
+    names, _ = eyes.names()
+    orphans = sorted(name for name in names if store.get(Key(Kind.CONTAINER, name)) is None)
+    return {"bootId": node.boot, "platform": node.platform, "supervised": options.supervised, "orphans": orphans}
+
+
+def prepare_store(paths: Paths, store: ObjectStore, clock: Clock) -> None:
+    """Before the first look: refill a store that is new from what was kept beside it, name the node, finish removals."""
+    now = clock.wall()
+    if store.meta("filled") is None:
+        refill(store, load_applied(paths.root).kept, finalizers=FINALIZERS, now=now)
+        store.set_meta("filled", paths.instance)
+    sweep(store, now)
+    key = Key(Kind.NODE, node_name())
+    if store.get(key) is None:
+        store.commit([Put(Object(key, manager=ENGINE), 0)])
+
+
+def node_name() -> str:
+    """This node's name as an object: its host name, in the letters that names have."""
+    return re.sub(r"[^-a-z0-9.]+", "-", socket.gethostname().lower()).strip("-.")[:63] or "node"

@@ -1,0 +1,213 @@
+"""Images, snapshots, sandboxes, volumes, secrets and the node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from core.runtime.ports import SandboxPhase
+from reconciler.decide.facts import Facts, ImageFacts, Now, PlainFacts, SandboxFacts, SnapshotFacts, VolumeFacts
+from reconciler.decide.others import (
+    image_wish,
+    plan_image,
+    plan_plain,
+    plan_sandbox,
+    plan_snapshot,
+    plan_volume,
+    snapshot_name,
+)
+from reconciler.decide.summary import Detail
+from reconciler.engine.observe import Eyes
+from reconciler.model.actions import Plan
+from reconciler.model.identity import Key, Kind
+from reconciler.model.kinds.image import ImageSpec
+from reconciler.model.kinds.volume import VolumeSpec
+from reconciler.model.objects import Object
+from reconciler.model.outcome import Fault
+
+Users = Callable[[Key], frozenset[Key]]
+
+
+def _wanted_users(eyes: Eyes, users: frozenset[Key]) -> frozenset[Key]:
+    """Those of the users that are not on their way out themselves."""
+    found = ((key, eyes.store.get(key)) for key in users if key.kind is Kind.CONTAINER)
+    return frozenset(key for key, obj in found if obj is not None and obj.deleted is None)
+
+
+class ImageController:
+    """Images: held, unpacked, named by a Snapshot."""
+
+    kind = Kind.IMAGE
+    creates = (Kind.SNAPSHOT,)
+    reads = (Kind.SECRET, Kind.CONTAINER)
+
+    def __init__(self, eyes: Eyes, users: Users) -> None:
+        self._eyes = eyes
+        self._users = users
+
+    def facts(self, obj: Object, fault: Fault | None) -> ImageFacts:
+        """What the record says, and whether it is still true on disk."""
+        record = obj.record
+        driver, chain = str(record.get("driver", "")), str(record.get("chain", ""))
+        unpacked = bool(chain) and self._eyes.committed(driver, chain) and self._eyes.held(record.get("blobs", ()))
+        snapshot = self._eyes.store.get(Key(Kind.SNAPSHOT, snapshot_name(driver, chain))) if chain else None
+        credentials = obj.spec.get("credentials", {}).get("secret")
+        return ImageFacts(
+            obj=obj,
+            default_platform=self._eyes.node.platform,
+            unpacked=unpacked,
+            has_snapshot_object=snapshot is not None and obj.key in snapshot.owners and snapshot.deleted is None,
+            users=_wanted_users(self._eyes, self._users(obj.key)) if obj.deleted is not None else frozenset(),
+            secret_missing=bool(credentials) and self._eyes.store.get(Key(Kind.SECRET, credentials)) is None,
+            progress=self._eyes.progress(obj.key),
+            fault=fault,
+        )
+
+    def plan(self, facts: Facts, now: Now) -> Plan:
+        """Pull, name, keep, forget."""
+        assert isinstance(facts, ImageFacts)
+        return plan_image(facts, ImageSpec.model_validate(facts.obj.spec))
+
+    def detail(self, facts: Facts, plan: Plan) -> Detail:
+        """What it is: digest, platform, layers; or how far the fetching is."""
+        assert isinstance(facts, ImageFacts)
+        record = facts.obj.record
+        ready = facts.unpacked and record.get("wish") == image_wish(facts.obj.spec, facts.default_platform)
+        if not ready:
+            return Detail(False, "NotPulled", "not pulled and unpacked yet", dict(facts.progress))
+        names = ("digest", "mediaType", "platform", "size", "layers", "pulledFrom", "bytesFetched")
+        fields = {name: record[name] for name in names if name in record}
+        fields["snapshot"] = snapshot_name(str(record["driver"]), str(record["chain"]))
+        return Detail(True, "Unpacked", f"{record['digest']} for {record['platform']}", fields)
+
+
+class SnapshotController:
+    """Snapshots: named by their images, removed with the last."""
+
+    kind = Kind.SNAPSHOT
+    creates = ()
+    reads = (Kind.CONTAINER,)
+
+    def __init__(self, eyes: Eyes) -> None:
+        self._eyes = eyes
+
+    def facts(self, obj: Object, fault: Fault | None) -> SnapshotFacts:
+        """Whether it is there, and who rests on it."""
+        driver, chain = str(obj.spec["driver"]), str(obj.spec["chain"])
+        exists = self._eyes.committed(driver, chain)
+        dying = obj.deleted is not None
+        return SnapshotFacts(
+            obj=obj,
+            exists=exists,
+            busy=dying and exists and self._eyes.has_children(driver, chain),
+            usage=obj.status.get("usage") or (self._eyes.usage(driver, chain) if exists and not dying else {}),
+            fault=fault,
+        )
+
+    def plan(self, facts: Facts, now: Now) -> Plan:
+        """Nothing, until the end."""
+        assert isinstance(facts, SnapshotFacts)
+        return plan_snapshot(facts)
+
+    def detail(self, facts: Facts, plan: Plan) -> Detail:
+        """Its use of the disk."""
+        assert isinstance(facts, SnapshotFacts)
+        word = "Committed" if facts.exists else "Missing"
+        return Detail(facts.exists, word, word.lower(), {"usage": dict(facts.usage)})
+
+
+class SandboxController:
+    """Sandboxes: one of the current spec, older ones while containers are in them."""
+
+    kind = Kind.SANDBOX
+    creates = ()
+    reads = (Kind.CONTAINER,)
+
+    def __init__(self, eyes: Eyes, users: Users) -> None:
+        self._eyes = eyes
+        self._users = users
+
+    def facts(self, obj: Object, fault: Fault | None) -> SandboxFacts:
+        """What of it is on the node, and who is in it."""
+        seen = self._eyes.sandboxes(obj.name)
+        users = self._users(obj.key)
+        in_use: frozenset[str] = frozenset()
+        if obj.deleted is not None or len(seen) > 1:
+            in_use = self._eyes.joined(filter(None, map(self._eyes.store.get, users)))
+        wanted = _wanted_users(self._eyes, users) if obj.deleted is not None else frozenset()
+        return SandboxFacts(obj, self._eyes.node.boot, seen, in_use, wanted, fault)
+
+    def plan(self, facts: Facts, now: Now) -> Plan:
+        """Make, replace, remove."""
+        assert isinstance(facts, SandboxFacts)
+        return plan_sandbox(facts)
+
+    def detail(self, facts: Facts, plan: Plan) -> Detail:
+        """Its id and where its namespaces are."""
+        assert isinstance(facts, SandboxFacts)
+        id = str(facts.obj.record.get("id", ""))
+        seen = next((one for one in facts.seen if one.id == id), None)
+        ready = seen is not None and seen.phase is SandboxPhase.READY and bool(facts.obj.record.get("made"))
+        fields: dict[str, Any] = {"id": id, "state": "Ready" if ready else "Waiting"}
+        return Detail(ready, "Made" if ready else "NotMade", id if ready else "not made yet", fields)
+
+
+class VolumeController:
+    """Volumes: folders."""
+
+    kind = Kind.VOLUME
+    creates = ()
+    reads = (Kind.CONTAINER,)
+
+    def __init__(self, eyes: Eyes, users: Users) -> None:
+        self._eyes = eyes
+        self._users = users
+
+    def facts(self, obj: Object, fault: Fault | None) -> VolumeFacts:
+        """Whether the folder is there, and who mounts it."""
+        path = self._eyes.node.volumes / obj.name
+        users = (
+            frozenset(key for key in self._users(obj.key) if self._mounts(key))
+            if obj.deleted is not None
+            else frozenset()
+        )
+        return VolumeFacts(obj, path.is_dir(), users, str(path), fault)
+
+    def _mounts(self, key: Key) -> bool:
+        """A wanted container, or a dying one whose task is still here."""
+        obj = self._eyes.store.get(key)
+        return obj is not None and (obj.deleted is None or bool(self._eyes.tasks(obj.name)))
+
+    def plan(self, facts: Facts, now: Now) -> Plan:
+        """Make, keep, remove."""
+        assert isinstance(facts, VolumeFacts)
+        return plan_volume(facts, VolumeSpec.model_validate(facts.obj.spec))
+
+    def detail(self, facts: Facts, plan: Plan) -> Detail:
+        """Where it is."""
+        assert isinstance(facts, VolumeFacts)
+        return Detail(facts.exists, "Made" if facts.exists else "NotMade", facts.path, {"path": facts.path})
+
+
+class PlainController:
+    """A kind with nothing to do on the node; `describe` gives its status fields."""
+
+    creates: tuple[Kind, ...] = ()
+    reads: tuple[Kind, ...] = ()
+
+    def __init__(self, kind: Kind, describe: Callable[[], Mapping[str, Any]]) -> None:
+        self.kind = kind
+        self._describe = describe
+
+    def facts(self, obj: Object, fault: Fault | None) -> PlainFacts:
+        """The object itself."""
+        return PlainFacts(obj, fault, self._describe())
+
+    def plan(self, facts: Facts, now: Now) -> Plan:
+        """Nothing, until the end."""
+        return plan_plain(facts.obj)
+
+    def detail(self, facts: Facts, plan: Plan) -> Detail:
+        """It is there: that is all."""
+        assert isinstance(facts, PlainFacts)
+        return Detail(True, "Stored", "", dict(facts.detail))

@@ -1,0 +1,233 @@
+"""The engine: takes a key, looks, decides, performs, and says how it went.
+
+Rules of this file: a controller never chooses an outcome; it is derived here (rule 3). A fault is kept per object in
+memory: after a restart the first try tells it anew. Status is written once, at the end of a look.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+from core.clock import Clock
+from core.errors import AgentError, Failed, Retry, from_os_error
+from core.retrying import delay
+from reconciler.decide.facts import Facts, Now
+from reconciler.decide.outcomes import look_again, outcome_of, performable
+from reconciler.decide.summary import LOOK_AGAIN, is_true, summarise
+from reconciler.engine.backoff import Convergence
+from reconciler.engine.controller import Controller
+from reconciler.engine.index import Index
+from reconciler.engine.queue import WorkQueue
+from reconciler.model.actions import Action, Disown, EnsureOwned, Plan, Release
+from reconciler.model.identity import Key, Kind
+from reconciler.model.objects import Object
+from reconciler.model.outcome import Blocked, Fault, Outcome, RetryAfter, fault_of
+from reconciler.store.port import Event, ObjectStore
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Hands(Protocol):
+    """Who performs actions."""
+
+    def perform(self, action: Action) -> None:
+        """Do it; raises `AgentError` or `OSError`."""
+
+
+class Engine:
+    """Works on keys."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        controllers: Mapping[Kind, Controller],
+        hands: Hands,
+        queue: WorkQueue,
+        clock: Clock,
+        index: Index,
+    ) -> None:
+        self.store = store
+        self.queue = queue
+        self._controllers = controllers
+        self._hands = hands
+        self._clock = clock
+        self.index = index
+        self._faults: dict[Key, Fault] = {}
+        self._convergence = Convergence()
+
+    def now(self) -> Now:
+        """This moment."""
+        return Now(self._clock.wall(), self._clock.monotonic())
+
+    def woken(self, key: Key) -> None:
+        """The store says that `key` changed: look at it and at whom it concerns, unless only its status is new."""
+        obj = self.store.get(key)
+        if obj is None:
+            concerned = self.index.concerned(key)
+            self.index.drop(key)
+        elif self.index.update(obj):
+            concerned = self.index.concerned(key)
+        else:
+            return
+        self.queue.add(key)
+        for other in concerned:
+            self.queue.add(other)
+
+    def resync(self) -> None:
+        """Look at everything once more."""
+        for obj in self.store.list():
+            self.index.update(obj)
+            self.queue.add(obj.key)
+
+    def work(self, key: Key) -> None:
+        """One look at one object; performs what may be performed now."""
+        obj = self.store.get(key)
+        controller = self._controllers.get(key.kind)
+        if obj is None or controller is None:
+            self._forget(key)
+            return
+        fault = self._fault(obj)
+        facts = controller.facts(obj, fault)
+        now = self.now()
+        plan = controller.plan(facts, now)
+        if plan.converged:
+            self._forget(key)
+            fault = None
+        todo = performable(plan, fault, now)
+        if not todo:
+            self._settle(obj, controller, facts, plan, outcome_of(plan, fault, now))
+            return
+        step = _step(facts, plan)
+        if self._convergence.stuck(key, step):
+            self._settle(obj, controller, facts, plan, _stuck(plan))
+            return
+        if any(action.phase in _SLOW for action in todo):
+            self._settle(obj, controller, facts, plan, RetryAfter("Progressing", f"{todo[0].phase}"))
+        self._perform(obj, todo)
+        self._convergence.performed(key, step, self._clock.monotonic())
+        if (after := self.store.get(key)) is not None:
+            self.index.update(after)
+        self.queue.add(key)
+        self._notify(key)
+
+    def failed(self, key: Key, error: Exception) -> None:
+        """A look itself went wrong (a fault of the program, or a store that cannot be read): tell it as a fault."""
+        _log.error("%s: %s", key, error, exc_info=error)
+        obj = self.store.get(key)
+        if obj is None:
+            return
+        known = error if isinstance(error, AgentError) else Failed(f"{type(error).__name__}: {error}")
+        fault = self._failure(obj, "reconciling", repr(error), known)
+        detail = "this is a fault of the program; the agent's log has more" if known is not error else fault.message
+        self.store.add_event(self._event(key, "Warning", fault.reason, detail))
+
+    def _fault(self, obj: Object) -> Fault | None:
+        fault = self._faults.get(obj.key)
+        if fault is not None and fault.generation != obj.generation:
+            self._forget(obj.key)
+            return None
+        return fault
+
+    def _forget(self, key: Key) -> None:
+        self._faults.pop(key, None)
+        self._convergence.settled(key)
+
+    def _perform(self, obj: Object, todo: tuple[Action, ...]) -> None:
+        for action in todo:
+            try:
+                self._hands.perform(action)
+            except AgentError as error:
+                self._failure(obj, action.phase, repr(action), error)
+                return
+            except OSError as error:
+                self._failure(obj, action.phase, repr(action), from_os_error(error, action.phase))
+                return
+            self._wake_touched(action)
+            fault = self._faults.get(obj.key)
+            if fault is not None and fault.phase == action.phase:
+                del self._faults[obj.key]
+
+    def _wake_touched(self, action: Action) -> None:
+        """Look at once at the objects that an action wrote; the store's watcher would tell of them a moment later."""
+        match action:
+            case EnsureOwned(_, made):
+                self.woken(made.key)
+            case Release(key) | Disown(_, key):
+                for other in self.index.concerned(key):
+                    self.woken(other)
+            case _:
+                pass
+
+    def _failure(self, obj: Object, phase: str, action: str, error: AgentError) -> Fault:
+        known = self._faults.get(obj.key)
+        failures = known.failures + 1 if known is not None and known.phase == phase else 1
+        pause = LOOK_AGAIN if error.retry is Retry.NEVER else delay(failures, jitter=random.random())
+        if error.retry is Retry.NOW and failures < _CONFLICTS:
+            pause = 0.0
+        until = self._clock.monotonic() + pause
+        fault = fault_of(error, phase, action, failures=failures, until=until, generation=obj.generation)
+        self._faults[obj.key] = fault
+        if pause:
+            self.store.add_event(self._event(obj.key, "Warning", fault.reason, fault.message))
+        return fault
+
+    def _event(self, key: Key, type_: str, reason: str, message: str) -> Event:
+        wall = self._clock.wall()
+        return Event(0, key, type_, reason, message, wall, wall)
+
+    def _settle(self, obj: Object, controller: Controller, facts: Facts, plan: Plan, outcome: Outcome) -> None:
+        now = self.now()
+        fault = self._faults.get(obj.key)
+        status = summarise(obj, outcome, fault, controller.detail(facts, plan), now)
+        again = look_again(outcome, fault, now)
+        if again is not None:
+            self.queue.add_after(obj.key, again)
+        if not _same(status, obj.status):
+            self.store.set_status(obj.key, obj.uid, status)
+            if _matters(status, obj.status):
+                self._notify(obj.key)
+
+    def _notify(self, key: Key) -> None:
+        for other in self.index.concerned(key):
+            self.queue.add(other)
+
+    def refresh_status(self, key: Key) -> None:
+        """Publish how far a long action is: called by who performs it, now and then."""
+        obj = self.store.get(key)
+        if obj is not None:
+            controller = self._controllers[key.kind]
+            facts = controller.facts(obj, None)
+            self._settle(obj, controller, facts, Plan(), RetryAfter("Progressing", "fetching"))
+
+
+_SLOW: Final = ("fetching",)
+_CONFLICTS: Final = 5
+
+
+def _step(facts: Facts, plan: Plan) -> int:
+    """Equal for equal facts and plan; the object counts by its version, its status not at all."""
+    bare = replace(facts, obj=replace(facts.obj, status={}))
+    return hash((repr(bare), repr(plan)))
+
+
+def _stuck(plan: Plan) -> Blocked:
+    phases = ", ".join(dict.fromkeys(action.phase for action in plan.actions))
+    hint = "Something outside undoes what is done here; see the events."
+    return Blocked("NotConverging", f"the same steps ({phases}) were done three times within a minute in vain", hint)
+
+
+def _same(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether two statuses say the same; a due time counts by its second."""
+    due = [str(status.get("nextRetryAt", ""))[:19] for status in (new, old)]
+    return due[0] == due[1] and {**new, "nextRetryAt": 0} == {**old, "nextRetryAt": 0}
+
+
+def _matters(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Whether others may decide otherwise now."""
+    types = ("Ready", "Reconciling", "Stalled")
+    told = [tuple(is_true(status, type_) for type_ in types) for status in (new, old)]
+    return told[0] != told[1] or new.get("state") != old.get("state") or new.get("id") != old.get("id")

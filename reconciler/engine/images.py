@@ -1,0 +1,185 @@
+"""Hands for images: pull, remember, forget, remove snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from core.clock import Clock
+from core.digest import Digest
+from core.errors import Invalid, NotFound
+from core.snapshots.ports import SnapshotInUse, SnapshotMissing
+from core.transfer import platform, reference
+from core.transfer.auth import Credentials
+from core.transfer.ports import Descriptor, LayerState, PulledImage, Unpacker
+from reconciler.engine.observe import Eyes
+from reconciler.model.actions import ForgetImage, PullImage, RemoveChain
+from reconciler.model.identity import Key, Kind
+from reconciler.model.kinds.secret import SecretSpec
+from reconciler.model.objects import with_record
+from reconciler.store.functions import modify
+
+_EVERY: Final = 0.25
+"""Seconds between two tellings of how far a transfer is."""
+
+
+class Telling:
+    """Progress of one pull, as status fields; told at most every 250 ms."""
+
+    def __init__(self, key: Key, eyes: Eyes, clock: Clock, tell: Callable[[Key], None]) -> None:
+        self._key = key
+        self._eyes = eyes
+        self._clock = clock
+        self._tell = tell
+        self._layers: dict[str, dict[str, Any]] = {}
+        self._last = 0.0
+
+    def resolved(self, digest: Digest, layers: Sequence[Descriptor]) -> None:
+        """The layers are known."""
+        waiting = LayerState.WAITING.value
+        self._layers = {
+            str(one.digest): {"digest": str(one.digest), "size": one.size, "state": waiting} for one in layers
+        }
+        self._digest = str(digest)
+        self._publish(force=True)
+
+    def fetched(self, digest: Digest, total: int) -> None:
+        """Some bytes more of a blob."""
+        layer = self._layers.get(str(digest))
+        if layer is not None:
+            layer["fetched"] = total
+            self._publish()
+
+    def layer(self, digest: Digest, state: LayerState) -> None:
+        """A layer has moved on."""
+        layer = self._layers.get(str(digest))
+        if layer is not None:
+            layer["state"] = state.value
+            self._publish()
+
+    def _publish(self, *, force: bool = False) -> None:
+        now = self._clock.monotonic()
+        if force or now - self._last >= _EVERY:
+            self._last = now
+            layers = [dict(layer) for layer in self._layers.values()]
+            fetched = sum(int(layer.get("fetched", 0)) for layer in layers)
+            self._eyes.note_progress(self._key, {"digest": self._digest, "layers": layers, "bytesFetched": fetched})
+            self._tell(self._key)
+
+
+class ImageHands:
+    """Pulls, forgets and removes. `tell` publishes an image's status; `stopping` says that the engine is to end."""
+
+    def __init__(
+        self,
+        eyes: Eyes,
+        unpackers: Mapping[str, Unpacker],
+        clock: Clock,
+        tell: Callable[[Key], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._eyes = eyes
+        self._unpackers = unpackers
+        self._clock = clock
+        self._tell = tell
+        self._stopping = stopping
+
+    def pull(self, action: PullImage) -> None:
+        """Fetch, verify, unpack; then remember durably what it is. Raises what `core.transfer.pull` raises."""
+        from core.transfer.pull import Held, pull
+        from core.transfer.registry import Registry
+
+        wanted = platform.parse(action.platform)
+        unpacker = self._unpackers.get(action.driver)
+        if unpacker is None:
+            raise Invalid(
+                f"there is no snapshotter {action.driver!r}", advice=f"There is: {', '.join(self._unpackers)}."
+            )
+        telling = Telling(action.key, self._eyes, self._clock, self._tell)
+        common: dict[str, Any] = {"clock": self._clock, "unpacker": unpacker, "progress": telling}
+        try:
+            with self._eyes.node.content.span() as span:
+                if (held := self._held(action)) is not None:
+                    image = pull(
+                        Held(held, action.ref, "content"), wanted, span=span, cancelled=self._stopping, **common
+                    )
+                else:
+                    with Registry(reference.parse(action.ref), self._login(action), self._clock) as remote:
+                        image = pull(remote, wanted, span=span, cancelled=self._stopping, **common)
+                self._remember(action, image)
+        finally:
+            self._eyes.note_progress(action.key, {})
+
+    def _held(self, action: PullImage) -> Descriptor | None:
+        """What the reference was resolved to, by this image or another, when all of it is held."""
+        for obj in self._eyes.store.list(Kind.IMAGE):
+            record = obj.record
+            same = (
+                record.get("wish", {}).get("ref") == action.ref
+                and record.get("wish", {}).get("platform") == action.platform
+            )
+            if same and self._eyes.held(record["blobs"]):
+                target = record["target"]
+                return Descriptor(target["mediaType"], Digest.parse(target["digest"]), target["size"])
+        if action.local_only:
+            advice = "Set pullPolicy: IfNotPresent, or bring the image to the node first."
+            raise NotFound(f"{action.ref} is not held on this node, and pullPolicy is Never", advice=advice)
+        return None
+
+    def _login(self, action: PullImage) -> Credentials | None:
+        if not action.secret:
+            return None
+        obj = self._eyes.store.get(Key(Kind.SECRET, action.secret))
+        data = SecretSpec.model_validate(obj.spec).contents() if obj is not None else {}
+        if "username" not in data or "password" not in data:
+            advice = "Give the Secret the keys username and password."
+            raise Invalid(f"secret/{action.secret} holds no login", advice=advice)
+        return Credentials(data["username"].decode(), data["password"].decode())
+
+    def _remember(self, action: PullImage, image: PulledImage) -> None:
+        record = {
+            "wish": {"ref": action.ref, "platform": action.platform, "driver": action.driver},
+            "driver": action.driver,
+            "chain": image.chain,
+            "digest": str(image.target.digest),
+            "mediaType": image.target.media_type,
+            "target": {
+                "mediaType": image.target.media_type,
+                "digest": str(image.target.digest),
+                "size": image.target.size,
+            },
+            "platform": image.platform,
+            "size": sum(layer.size for layer in image.layers),
+            "layers": [
+                {"digest": str(layer.digest), "size": layer.size, "state": LayerState.APPLIED.value}
+                for layer in image.layers
+            ],
+            "config": image.config.to_json(),
+            "blobs": [str(blob) for blob in image.blobs],
+            "pulledFrom": image.pulled_from,
+            "bytesFetched": image.bytes_fetched,
+        }
+        modify(self._eyes.store, action.key, lambda obj: with_record(obj, record))
+
+    def forget(self, action: ForgetImage) -> None:
+        """Remove the blobs that no other image needs. Raises `Busy` while a transfer is under way."""
+
+        def keep() -> set[Digest]:
+            others = (obj for obj in self._eyes.store.list(Kind.IMAGE) if obj.key != action.key)
+            return {Digest.parse(blob) for obj in others for blob in obj.record.get("blobs", ())}
+
+        self._eyes.node.content.collect(keep)
+
+    def remove_chain(self, action: RemoveChain) -> None:
+        """Remove a chain from the top down, as far as nothing else rests on it or is named by another Snapshot."""
+        snapshotter = self._eyes.node.snapshotters[action.driver]
+        others = (obj for obj in self._eyes.store.list(Kind.SNAPSHOT) if obj.key != action.key)
+        named = {str(obj.spec["chain"]) for obj in others if obj.spec["driver"] == action.driver}
+        name: str | None = action.chain
+        while name is not None and name not in named:
+            try:
+                parent = snapshotter.stat(name).parent
+                snapshotter.remove(name)
+            except (SnapshotMissing, SnapshotInUse):
+                return
+            name = parent

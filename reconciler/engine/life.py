@@ -1,0 +1,75 @@
+"""An engine's life: what is done at its start, what runs while it lives, how it ends.
+
+The start, in order: (1) end what a dead engine's helpers left; (2) remove half-made things; (3) list what is here;
+(4) look at every object once; (5) go on with what changes. The end: finish what is in hand, start nothing more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from reconciler.engine.cgroup_home import CgroupHome
+from reconciler.engine.engine import Engine
+from reconciler.engine.exits import Exits
+from reconciler.engine.observe import Eyes
+from reconciler.engine.timetable import Timetable
+from reconciler.engine.watcher import Watcher
+from reconciler.engine.workers import Workers
+
+RESYNC_SECONDS: Final = 30.0
+LOGS_SECONDS: Final = 10.0
+DRAIN_SECONDS: Final = 60.0
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Life:
+    """One engine with its threads. `sweeps` remove half-made things; `rotate` looks after logs."""
+
+    engine: Engine
+    eyes: Eyes
+    home: CgroupHome
+    exits: Exits
+    watcher: Watcher
+    workers: Workers
+    sweeps: Sequence[Callable[[], object]]
+    rotate: Callable[[], None]
+    timetable: Timetable | None = None
+
+    def start(self) -> None:
+        """Steps 2 to 5; step 1 was done when `home` was entered."""
+        for sweep in self.sweeps:
+            sweep()
+        self.eyes.relist()
+        self.exits.start()
+        self.engine.resync()
+        self.workers.start()
+        self.watcher.start()
+        if self.timetable is not None:
+            self.timetable.every("resync", RESYNC_SECONDS, 0.1, self.resync)
+            self.timetable.every("logs", LOGS_SECONDS, 0.1, self.rotate)
+            self.timetable.start()
+
+    def resync(self) -> None:
+        """List what is here and look at everything once more."""
+        self.eyes.relist()
+        self.engine.resync()
+
+    def idle(self) -> bool:
+        """Whether nothing is looked at and nothing waits to be."""
+        return self.engine.queue.idle()
+
+    def stop(self) -> None:
+        """Finish what is in hand; workloads go on."""
+        if self.timetable is not None:
+            self.timetable.stop()
+        self.watcher.stop()
+        left = self.workers.stop(DRAIN_SECONDS)
+        if left:
+            _log.warning("still at work after %g s: %s", DRAIN_SECONDS, ", ".join(map(str, left)))
+        self.exits.stop()
+        self.engine.store.flush()
+        self.home.leave()

@@ -1,0 +1,221 @@
+"""Eyes: what is there on the node and in the store, for controllers to make facts of. Spawns nothing, changes nothing.
+
+Rules of this file: which ids exist is listed at the start and at each resync and kept in step by the hands in between;
+what an id *is* comes from its files and /proc at each look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from core.content.store import ContentStore
+from core.digest import Digest
+from core.runtime.ports import Sandboxer, Shim, TaskPhase
+from core.snapshots.ports import SnapshotKind, SnapshotMissing, Snapshotter
+from reconciler.decide.facts import SandboxSeen, StopAsked, TaskSeen
+from reconciler.engine.exits import Exits
+from reconciler.model.identity import Key, Kind, RuntimeId, spec_hash
+from reconciler.model.kinds.secret import SecretSpec
+from reconciler.model.objects import Object
+from reconciler.store.port import ObjectStore
+
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What an engine works with: its drivers and its places. One runtime so far; the table is by name."""
+
+    shim: Shim
+    sandboxer: Sandboxer
+    snapshotters: Mapping[str, Snapshotter]
+    content: ContentStore
+    volumes: Path
+    logs: Path
+    boot: str
+    platform: str
+
+
+class Eyes:
+    """Looks. One per engine; every method may be called from any worker, for the key it works on."""
+
+    def __init__(self, store: ObjectStore, node: Node, exits: Exits) -> None:
+        self.store = store
+        self.node = node
+        self._exits = exits
+        self._tasks: dict[str, frozenset[str]] = {}
+        self._sandboxes: dict[str, frozenset[str]] = {}
+        self._found_tasks: dict[str, frozenset[str]] = {}
+        self._found_sandboxes: dict[str, frozenset[str]] = {}
+        self._stopping: dict[str, StopAsked] = {}
+        self._progress: dict[Key, Mapping[str, Any]] = {}
+
+    def relist(self) -> None:
+        """List every task and sandbox of which anything is here: bundles, roots, groups.
+
+        What is found is taken in by the next look at its name, in the hands of the one worker that has that key.
+        """
+        ids = set(self.node.shim.tasks())
+        for snapshotter in self.node.snapshotters.values():
+            ids.update(info.key for info in snapshotter.walk() if info.kind is SnapshotKind.ACTIVE)
+        self._found_tasks = _by_name(ids)
+        self._found_sandboxes = _by_name(self.node.sandboxer.sandboxes())
+
+    def task_ids(self, name: str) -> frozenset[str]:
+        """The ids of a container's attempts."""
+        return _taken_in(self._tasks, self._found_tasks, name)
+
+    def sandbox_ids(self, name: str) -> frozenset[str]:
+        """The ids of what was made for a Sandbox object."""
+        return _taken_in(self._sandboxes, self._found_sandboxes, name)
+
+    def names(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The names of which tasks, and those of which sandboxes are here."""
+        tasks = frozenset(self._tasks) | frozenset(self._found_tasks)
+        return tasks, frozenset(self._sandboxes) | frozenset(self._found_sandboxes)
+
+    def note_task(self, id: str, *, there: bool) -> None:
+        """The hands made or removed a task."""
+        _note(self._tasks, id, there)
+        if not there:
+            self._stopping.pop(id, None)
+
+    def note_sandbox(self, id: str, *, there: bool) -> None:
+        """The hands made or removed a sandbox."""
+        _note(self._sandboxes, id, there)
+
+    def note_stop(self, id: str, asked: StopAsked) -> None:
+        """The hands asked a task to end."""
+        self._stopping[id] = asked
+
+    def note_progress(self, key: Key, fields: Mapping[str, Any]) -> None:
+        """How far a transfer is; empty: it is over."""
+        if fields:
+            self._progress[key] = fields
+        else:
+            self._progress.pop(key, None)
+
+    def progress(self, key: Key) -> Mapping[str, Any]:
+        """How far the transfer of an image is."""
+        return self._progress.get(key, {})
+
+    def stopping(self, tasks: Iterable[TaskSeen]) -> dict[str, StopAsked]:
+        """When which of these tasks was asked to end."""
+        return {task.id: self._stopping[task.id] for task in tasks if task.id in self._stopping}
+
+    def stop_asked(self, id: str) -> StopAsked | None:
+        """When that task was asked to end."""
+        return self._stopping.get(id)
+
+    def tasks(self, name: str) -> tuple[TaskSeen, ...]:
+        """The attempts of a container, oldest first; those that live are watched for their end."""
+        ids = self.task_ids(name)
+        return tuple(sorted((self._task(name, id) for id in ids), key=lambda task: task.attempt))
+
+    def _task(self, name: str, id: str) -> TaskSeen:
+        seen = self.node.shim.state(id)
+        known = RuntimeId.parse(id)
+        assert known is not None
+        boot = self.node.boot
+        alive = seen.pid is not None and seen.pid.alive(boot)
+        if seen.monitor is not None and seen.phase in (TaskPhase.CREATED, TaskPhase.RUNNING, TaskPhase.PAUSED):
+            self._exits.watch(seen.monitor, Key(Kind.CONTAINER, name))
+        elif seen.pid is not None and alive:
+            self._exits.watch(seen.pid, Key(Kind.CONTAINER, name))
+        pid = seen.pid.pid if seen.pid is not None and alive else None
+        return TaskSeen(id, known.hash, known.attempt, seen.phase, alive, seen.exit, pid)
+
+    def sandboxes(self, name: str) -> tuple[SandboxSeen, ...]:
+        """The sandboxes made for a Sandbox object, oldest first."""
+        seen = []
+        for id in self.sandbox_ids(name):
+            known = RuntimeId.parse(id)
+            state = self.node.sandboxer.status(id)
+            if known is not None:
+                pid = state.pid.pid if state.pid is not None else None
+                seen.append(SandboxSeen(id, known.hash, known.attempt, state.phase, pid))
+        return tuple(sorted(seen, key=lambda one: one.attempt))
+
+    def joined(self, containers: Iterable[Object]) -> frozenset[str]:
+        """The ids of the sandboxes that the tasks of these containers are in."""
+        found = set()
+        for obj in containers:
+            here = {known.attempt for id in self.task_ids(obj.name) if (known := RuntimeId.parse(id))}
+            for part in ("current", "previous"):
+                made = obj.record.get(part)
+                if made is not None and made["attempt"] in here:
+                    found.add(str(made["sandbox"]))
+        return frozenset(found)
+
+    def committed(self, driver: str, chain: str) -> bool:
+        """Whether the chain is a committed snapshot of that driver."""
+        snapshotter = self.node.snapshotters.get(driver)
+        if snapshotter is None:
+            return False
+        try:
+            return snapshotter.stat(chain).kind is SnapshotKind.COMMITTED
+        except SnapshotMissing:
+            return False
+
+    def has_children(self, driver: str, chain: str) -> bool:
+        """Whether a container's root rests on the chain."""
+        walk = self.node.snapshotters[driver].walk()
+        return any(info.parent == chain and info.kind is not SnapshotKind.COMMITTED for info in walk)
+
+    def usage(self, driver: str, chain: str) -> Mapping[str, int]:
+        """Bytes and inodes of a chain with all its parents."""
+        snapshotter = self.node.snapshotters[driver]
+        total = {"bytes": 0, "inodes": 0}
+        name: str | None = chain
+        while name is not None:
+            used = snapshotter.usage(name)
+            total = {"bytes": total["bytes"] + used.bytes, "inodes": total["inodes"] + used.inodes}
+            name = snapshotter.stat(name).parent
+        return total
+
+    def held(self, blobs: Iterable[str]) -> bool:
+        """Whether all these blobs are in the content store."""
+        return all(self.node.content.size(Digest.parse(blob)) is not None for blob in blobs)
+
+    def has_logs(self, name: str) -> bool:
+        """Whether a container has a folder of logs."""
+        return (self.node.logs / name).is_dir()
+
+    def secret_hash(self, name: str) -> str:
+        """Eight hex digits over a Secret's content; "" when there is none."""
+        obj = self.store.get(Key(Kind.SECRET, name))
+        if obj is None or obj.deleted is not None:
+            return ""
+        contents = SecretSpec.model_validate(obj.spec).contents()
+        return spec_hash({key: value.hex() for key, value in contents.items()})
+
+
+def _by_name(ids: Iterable[str]) -> dict[str, frozenset[str]]:
+    grouped: dict[str, set[str]] = {}
+    for id in ids:
+        known = RuntimeId.parse(id)
+        if known is not None:
+            grouped.setdefault(known.name, set()).add(id)
+    return {name: frozenset(group) for name, group in grouped.items()}
+
+
+def _taken_in(table: dict[str, frozenset[str]], found: dict[str, frozenset[str]], name: str) -> frozenset[str]:
+    known = table.get(name, _NOTHING)
+    listed = found.pop(name, _NOTHING)
+    if not listed <= known:
+        known = table[name] = known | listed
+    return known
+
+
+def _note(table: dict[str, frozenset[str]], id: str, there: bool) -> None:
+    known = RuntimeId.parse(id)
+    assert known is not None
+    before = table.get(known.name, _NOTHING)
+    after = before | {id} if there else before - {id}
+    if after:
+        table[known.name] = after
+    else:
+        table.pop(known.name, None)

@@ -1,0 +1,153 @@
+"""Hands: every action, by one exhaustive match. Decides nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import assert_never
+
+from core import fsio
+from core.clock import Clock
+from core.runtime.node import Node as NodeLimits
+from core.runtime.ports import NewSandbox
+from core.runtime.spec import resources as oci_resources
+from reconciler.decide import compose
+from reconciler.engine.images import ImageHands
+from reconciler.engine.observe import Eyes
+from reconciler.engine.tasks import TaskHands
+from reconciler.model.actions import (
+    Action,
+    CreateTask,
+    DeleteTask,
+    Disown,
+    EnsureOwned,
+    ForgetImage,
+    MakeSandbox,
+    MakeVolume,
+    PrepareTask,
+    PullImage,
+    Release,
+    Remember,
+    RemoveChain,
+    RemoveLogs,
+    RemoveSandbox,
+    RemoveVolume,
+    SignalTask,
+    StartTask,
+    UpdateTask,
+)
+from reconciler.model.identity import FINALIZERS, Key
+from reconciler.model.kinds.sandbox import SandboxSpec
+from reconciler.model.objects import with_record, without_finalizer
+from reconciler.store.applied import keep_applied
+from reconciler.store.functions import create_owned, disown, existing, modify, vanish
+from reconciler.store.port import Event
+
+
+class NodeHands:
+    """Performs actions on this node and in its store. `root`: where hand-applied specs are kept beside the store."""
+
+    def __init__(
+        self,
+        eyes: Eyes,
+        tasks: TaskHands,
+        images: ImageHands,
+        limits: NodeLimits,
+        clock: Clock,
+        root: Path,
+    ) -> None:
+        self._eyes = eyes
+        self._tasks = tasks
+        self._images = images
+        self._limits = limits
+        self._clock = clock
+        self._root = root
+
+    def perform(self, action: Action) -> None:
+        """Do it; raises `AgentError` or `OSError`."""
+        match action:
+            case Remember() | EnsureOwned() | Disown() | Release():
+                self._record(action)
+            case PullImage():
+                self._images.pull(action)
+            case ForgetImage():
+                self._images.forget(action)
+            case RemoveChain():
+                self._images.remove_chain(action)
+            case MakeSandbox():
+                self._make_sandbox(action)
+            case RemoveSandbox(id):
+                self._eyes.node.sandboxer.shutdown(id)
+                self._eyes.note_sandbox(id, there=False)
+            case PrepareTask():
+                self._tasks.prepare(action)
+            case CreateTask(id):
+                self._eyes.node.shim.create(id)
+            case StartTask(key, id):
+                self._eyes.node.shim.start(id)
+                self._tell(key, "Normal", "Started", id)
+            case SignalTask():
+                self._tasks.signal(action)
+            case UpdateTask(id, resources):
+                self._tasks.update(id, resources)
+            case DeleteTask():
+                self._tasks.delete(action)
+            case RemoveLogs(name):
+                fsio.remove_tree(self._eyes.node.logs / name)
+            case MakeVolume():
+                self._make_volume(action)
+            case RemoveVolume(name):
+                fsio.remove_tree(self._eyes.node.volumes / name)
+            case _:
+                assert_never(action)
+
+    def _record(self, action: Remember | EnsureOwned | Disown | Release) -> None:
+        store = self._eyes.store
+        match action:
+            case Remember(key, changes):
+                modify(store, key, lambda obj: with_record(obj, changes))
+                if action.reason:
+                    self._tell(key, "Normal", action.reason, action.message)
+            case EnsureOwned(owner, wanted):
+                create_owned(store, existing(store, owner), wanted)
+            case Disown(key, owner):
+                disown(store, owner, key, self._clock.wall())
+            case Release(key):
+                released = modify(store, key, lambda obj: without_finalizer(obj, FINALIZERS[key.kind]))
+                vanish(store, released, self._clock.wall())
+                keep_applied(self._root, store, [key])
+            case _:
+                assert_never(action)
+
+    def _tell(self, key: Key, type_: str, reason: str, message: str) -> None:
+        wall = self._clock.wall()
+        self._eyes.store.add_event(Event(0, key, type_, reason, message, wall, wall))
+
+    def _make_sandbox(self, action: MakeSandbox) -> None:
+        spec = SandboxSpec.model_validate(action.spec)
+        obj = self._eyes.store.get(action.key)
+        self._eyes.note_sandbox(action.id, there=True)
+        self._eyes.node.sandboxer.create(
+            NewSandbox(
+                id=action.id,
+                object={"kind": action.key.kind.value, "name": action.key.name, "uid": obj.uid if obj else ""},
+                network=spec.network.mode,
+                hostname=spec.hostname or action.key.name,
+                dns_servers=spec.dns.servers,
+                dns_searches=spec.dns.searches,
+                dns_options=spec.dns.options,
+                sysctls=spec.sysctls,
+                resources=oci_resources(compose.resources(spec.resources), self._limits),
+            )
+        )
+        self._eyes.node.sandboxer.start(action.id)
+
+    def _make_volume(self, action: MakeVolume) -> None:
+        """Aside first, then by rename: a folder under its name has its owner and mode."""
+        volumes = fsio.make_private(self._eyes.node.volumes)
+        with fsio.staging(volumes, action.name) as work:
+            if action.owner is not None:
+                os.chown(work, *action.owner)
+            os.chmod(work, 0o755 if action.mode is None else action.mode)
+            if not (volumes / action.name).exists():
+                fsio.publish(work, volumes / action.name)

@@ -1,0 +1,68 @@
+"""Where a node's things lie: two folders, and every name below them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.model.identity import instance_of
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """`root` outlives a reboot; `state` may vanish with it."""
+
+    root: Path
+    state: Path
+
+    @property
+    def store_file(self) -> Path:
+        """The object store."""
+        return self.root / "store.db"
+
+    @property
+    def content(self) -> Path:
+        """Blobs."""
+        return self.root / "content"
+
+    @property
+    def snapshots(self) -> Path:
+        """Root file systems, a folder a driver."""
+        return self.root / "snapshots"
+
+    @property
+    def volumes(self) -> Path:
+        """Volumes by name."""
+        return self.root / "volumes"
+
+    @property
+    def logs(self) -> Path:
+        """Logs, a folder a container."""
+        return self.root / "logs"
+
+    @property
+    def attempts(self) -> tuple[Path, Path]:
+        """What tasks need beside their roots: on disk, and where it may vanish."""
+        return self.root / "attempts", self.state / "attempts"
+
+    @property
+    def instance(self) -> str:
+        """Eight hex digits in every host-global name."""
+        return instance_of(os.path.realpath(self.root))
+
+    @property
+    def group(self) -> str:
+        """The instance's cgroup."""
+        return f"/reconciler-{self.instance}"
+
+
+def resolve_paths(root: str | None, state: str | None) -> Paths:
+    """What `--root` and `--state` mean; None: /var/lib and /run for root, the XDG folders for everybody else."""
+    if os.geteuid() == 0:
+        defaults = ("/var/lib/reconciler", "/run/reconciler")
+    else:
+        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/reconciler-{os.geteuid()}"
+        defaults = (f"{home}/reconciler", f"{runtime}/reconciler")
+    return Paths(Path(os.path.abspath(root or defaults[0])), Path(os.path.abspath(state or defaults[1])))

@@ -1,0 +1,239 @@
+"""What the command line stands on: the store, an engine in this process, or the agent's work waited for.
+
+Rules of this file: nothing heavy is imported until an engine is really built, so that reading commands start fast, and
+the engine's lock is taken before that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from core import fsio
+from core.clock import Clock, SystemClock
+from core.errors import NotFound
+from reconciler.decide.summary import settled, stalled
+from reconciler.model.identity import Key, Kind
+from reconciler.places import Paths, resolve_paths
+from reconciler.store import sqlite
+from reconciler.store.port import ObjectStore
+
+if TYPE_CHECKING:
+    from core.runtime.ports import Shim
+    from reconciler.engine.life import Life
+    from reconciler.engine.lock import EngineLock
+
+__all__ = ["Paths", "Verdict", "converge", "open_store", "resolve_paths", "run_agent", "runtime_of"]
+
+_TICK: Final = 0.1
+_CALM: Final = 0.35
+"""Seconds for which all must have been settled before a waiter believes it: statuses of others come 250 ms late."""
+
+
+def open_store(paths: Paths, *, create: bool) -> ObjectStore | None:
+    """The node's store; None when there is none and it is not to be made (reading creates nothing)."""
+    if create:
+        fsio.make_private(paths.root)
+    return sqlite.open_store(paths.store_file, create=create)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How far the objects asked for are: settled or gone; waiting for a person; neither yet."""
+
+    done: frozenset[Key]
+    stalled: frozenset[Key]
+    pending: frozenset[Key]
+    supervised: bool
+    timed_out: bool
+
+    @property
+    def finished(self) -> bool:
+        """Whether more time would not change it."""
+        return not self.pending
+
+
+def judge(store: ObjectStore, keys: Iterable[Key], *, supervised: bool, timed_out: bool = False) -> Verdict:
+    """Sort `keys` by what the store says of them now."""
+    groups: dict[str, set[Key]] = {"done": set(), "stalled": set(), "pending": set()}
+    for key in keys:
+        obj = store.get(key)
+        word = "done" if obj is None or settled(obj) else "stalled" if stalled(obj) else "pending"
+        groups[word].add(key)
+    done, stuck, pending = (frozenset(groups[word]) for word in ("done", "stalled", "pending"))
+    return Verdict(done, stuck, pending, supervised, timed_out)
+
+
+def converge(
+    paths: Paths, store: ObjectStore, keys: frozenset[Key], *, timeout: float, tick: Callable[[], None]
+) -> Verdict:
+    """Work on `keys` here, or wait while another engine does; returns when nothing is pending, or after `timeout` s.
+
+    `tick` is called about every 100 ms. Whoever is the engine, an agent that comes takes over, and we go on waiting.
+    """
+    from reconciler.engine.doorbell import ring
+    from reconciler.engine.lock import EngineLock, Role, check_mounts
+
+    clock = SystemClock()
+    deadline = clock.monotonic() + timeout
+    lock = EngineLock(paths.state, paths.root, Role.APPLY, clock)
+    ring(paths.state)
+    calm = Calm(clock)
+    while True:
+        if lock.try_take():
+            check_mounts(private_allowed=False)
+            if _work(paths, store, keys, lock, deadline, tick):
+                return judge(store, keys, supervised=False, timed_out=clock.monotonic() >= deadline)
+        holder = lock.holder()
+        supervised = holder is not None and holder.role is Role.AGENT
+        verdict = judge(store, keys, supervised=supervised, timed_out=clock.monotonic() >= deadline)
+        if calm.believes(verdict) or verdict.timed_out:
+            return verdict
+        tick()
+        store.wait(store.version(), _TICK)
+
+
+class Calm:
+    """Believes a waiter's verdict once it has been finished for a while."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since: float | None = None
+
+    def believes(self, verdict: Verdict) -> bool:
+        """Whether nothing was pending for long enough."""
+        now = self._clock.monotonic()
+        if not verdict.finished:
+            self._since = None
+            return False
+        self._since = now if self._since is None else self._since
+        return now - self._since >= _CALM
+
+
+def _work(
+    paths: Paths, store: ObjectStore, keys: frozenset[Key], lock: EngineLock, deadline: float, tick: Callable[[], None]
+) -> bool:
+    """Be the engine for `keys` until they are done (True), the time is over (True) or an agent wants to be (False)."""
+    from reconciler.assembly import Options, build_life
+    from reconciler.engine.doorbell import Doorbell
+    from reconciler.engine.scope import Scope
+
+    clock = SystemClock()
+    ending: list[bool] = []
+    options = Options(Scope(store, keys), False, lambda: bool(ending), False)
+    life = build_life(paths, store, clock, options)
+    bell = Doorbell.bind(paths.state)
+    try:
+        life.start()
+        while clock.monotonic() < deadline and not lock.wanted_by_agent():
+            if _finished(store, life, keys, clock):
+                return True
+            tick()
+            life.engine.queue.wait_idle(_TICK)
+        return not lock.wanted_by_agent()
+    finally:
+        ending.append(True)
+        bell.close()
+        life.stop()
+        lock.release()
+
+
+def _finished(store: ObjectStore, life: Life, keys: frozenset[Key], clock: Clock) -> bool:
+    if not life.idle():
+        return False
+    return judge(store, keys, supervised=False).finished
+
+
+def run_agent(paths: Paths, *, once: bool, private_mounts: bool) -> int:
+    """Be the node's engine until told to stop (TERM, INT); with `once` until nothing is left to do. Returns 0."""
+    from reconciler.engine.lock import EngineLock, Role, check_mounts
+
+    check_mounts(private_allowed=private_mounts)
+    clock = SystemClock()
+    told = Told()
+    lock = EngineLock(paths.state, paths.root, Role.AGENT, clock)
+    lock.take()
+    try:
+        _serve(paths, clock, told, once=once)
+    finally:
+        lock.release()
+    return 0
+
+
+class Told:
+    """Whether TERM or INT has come; signals wake who waits."""
+
+    def __init__(self) -> None:
+        self._read, self._write = socket.socketpair()
+        self._write.setblocking(False)
+        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        self.stop = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: object) -> None:
+        self.stop = True
+
+    def wait(self, seconds: float) -> None:
+        """Wait up to `seconds` for a signal."""
+        self._read.settimeout(seconds)
+        with contextlib.suppress(TimeoutError):  # nothing came: look again
+            self._read.recv(64)
+
+
+def _serve(paths: Paths, clock: Clock, told: Told, *, once: bool) -> None:
+    from reconciler.assembly import Options, build_life, prepare_store
+    from reconciler.engine.doorbell import Doorbell
+    from reconciler.engine.scope import Scope
+
+    store = open_store(paths, create=True)
+    assert store is not None
+    prepare_store(paths, store, clock)
+    bell = Doorbell.bind(paths.state)
+    life = build_life(paths, store, clock, Options(Scope(store, None), not once, lambda: told.stop, not once))
+    try:
+        life.start()
+        notify("READY=1")
+        while not told.stop and not (once and _finished(store, life, _all(store), clock)):
+            told.wait(_TICK if once else 3600.0)
+        notify("STOPPING=1")
+    finally:
+        bell.close()
+        life.stop()
+        store.close()
+
+
+def _all(store: ObjectStore) -> frozenset[Key]:
+    return frozenset(obj.key for obj in store.list())
+
+
+def notify(state: str) -> None:
+    """Tell a service manager (sd_notify(3)); nothing where there is none."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out,
+            contextlib.suppress(OSError),
+        ):
+            # The manager may be gone; the agent goes on without it.
+            out.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
+
+
+def runtime_of(paths: Paths, store: ObjectStore, name: str) -> tuple[Shim, str]:
+    """The driver and the id of the running task of a container; raises `NotFound`."""
+    from core import proc
+    from core.process import Launcher
+    from core.runtime.oci import OciShim
+    from reconciler.decide.attempts import Memory
+
+    obj = store.get(Key(Kind.CONTAINER, name))
+    memory = Memory.of(obj.record) if obj is not None else Memory()
+    if memory.current is None:
+        raise NotFound(f"container/{name} has never run", advice=f"See why: reconciler describe container {name}")
+    shim = OciShim(paths.state, paths.group, Launcher(), SystemClock(), proc.boot_id())
+    return shim, (memory.previous or memory.current).id(name)
