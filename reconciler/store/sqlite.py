@@ -6,11 +6,12 @@ status lies apart from its object and never moves the object's version; no trans
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,7 +104,7 @@ class SqliteStore:
 
     def commit(self, writes: Sequence[Write]) -> Sequence[Object]:
         """All writes or none, durable. Raises `WriteConflict` and the rest that the port names."""
-        job = _Job(writes)
+        job, waiting = _Job(writes), self._statuses()
         with self._shared.lock:
             self._shared.jobs.append(job)
         with self._turn():
@@ -111,7 +112,7 @@ class SqliteStore:
                 self._commit_waiting()
         if job.error is not None:
             raise job.error
-        return job.results
+        return [_with_newest(obj, waiting) for obj in job.results]
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -272,3 +273,8 @@ def _fresh(row: Row, waiting: Mapping[str, Told]) -> Row:
     """`row` with the status that waits to be written, where one does."""
     told = waiting.get(row[2])
     return row if told is None else (*row[:6], told[1])
+
+
+def _with_newest(obj: Object, waiting: Mapping[str, Told]) -> Object:
+    told = waiting.get(obj.uid)
+    return obj if told is None else replace(obj, status=json.loads(told[1]))
