@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -82,10 +82,7 @@ class Connections:
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection for reads, of this thread alone while the block lasts."""
         self._guard()
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._connect()
+        connection = self._taken()
         try:
             yield connection
         except BaseException as error:
@@ -97,6 +94,11 @@ class Connections:
             connection.close()
         else:
             self._idle.append(connection)
+
+    def _taken(self) -> sqlite3.Connection:
+        with suppress(IndexError):  # none is idle
+            return self._idle.pop()
+        return self._connect()
 
     @contextmanager
     def writing(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
@@ -167,9 +169,12 @@ class Connections:
     def _connect(self) -> sqlite3.Connection:
         # mode=rw: a store that is not there is not made by looking at it.
         uri = f"{self._path.absolute().as_uri()}?mode=rw"
-        connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA cache_size = -512")
-        return connection
+        try:
+            opened = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            opened.execute("PRAGMA cache_size = -512")
+        except sqlite3.Error as error:
+            raise in_our_words(error) from error
+        return opened
 
     def _guard(self) -> None:
         if self._closed or self._pid != os.getpid():
