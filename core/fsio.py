@@ -11,15 +11,18 @@ import errno
 import fcntl
 import os
 import secrets
-import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from core import syscalls
 from core.errors import OverLimit
 
 STAGING: Final = ".staging-"
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEEP: Final = 100
 
 
 def fsync_dir(path: Path) -> None:
@@ -113,14 +116,32 @@ def make_private(path: Path) -> Path:
     return path
 
 
+def hold(folder: Path) -> int | None:
+    """Mark `folder` as somebody's work: a descriptor with a shared flock, which keeps the sweeper away until it closes.
+
+    Shared, so that who fills it and their helpers may hold it together. None when the folder is gone or being swept.
+    """
+    try:
+        fd = os.open(folder, _FOLDER)
+    except FileNotFoundError:
+        return None
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):  # a sweeper has it, or has moved it away
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(fd), os.lstat(folder)):
+            return fd
+    os.close(fd)
+    return None
+
+
 @contextlib.contextmanager
 def staging(parent: Path, name: str = "") -> Iterator[Path]:
-    """A locked folder beside its later siblings; removed at the end unless the block renamed it away."""
-    work = parent / f"{STAGING}{name}{'-' if name else ''}{secrets.token_hex(6)}"
-    work.mkdir(mode=0o700)
-    fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """A held folder beside its later siblings; removed at the end unless the block renamed it away."""
+    while True:
+        work = parent / f"{STAGING}{name}{'-' if name else ''}{secrets.token_hex(6)}"
+        work.mkdir(mode=0o700)
+        if (fd := hold(work)) is not None:
+            break
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         yield work
     finally:
         remove_tree(work)
@@ -141,32 +162,110 @@ def sweep_staging(parent: Path) -> list[Path]:
     for entry in sorted(parent.iterdir()):
         if not entry.name.startswith(STAGING):
             continue
-        fd = os.open(entry, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        else:
-            remove_tree(entry)
+        if sweep(entry):
             swept.append(entry)
-        finally:
-            os.close(fd)
     return swept
 
 
-def remove_tree(path: Path) -> None:
-    """Remove `path`, file or folder, if it is there; never follows a link, never crosses into what it did not expect.
+def sweep(entry: Path, unless: Callable[[], bool] = lambda: False) -> bool:
+    """Remove a file or folder that nobody holds; False when somebody does, or when it is gone already.
 
-    Raises `OSError` when something is left (a mount point inside: EBUSY).
+    `unless()` is asked once it is locked, and leaves it there when true: whoever held it may have published it.
+    """
+    try:
+        fd = os.open(entry, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if unless():
+            return False
+        remove_tree(entry)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def remove_tree(path: Path) -> None:
+    """Remove `path`, file or folder of any depth, if it is there; never follows a link, never enters a mount.
+
+    Raises `OSError` when something is left (a mount point inside: EBUSY or EXDEV).
     """
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
-    if stat.S_ISDIR(mode):
-        shutil.rmtree(path)
-    else:
+    if not stat.S_ISDIR(mode):
         path.unlink(missing_ok=True)
+        return
+    empty(path)
+    os.rmdir(path)
+
+
+def empty(folder: Path) -> None:
+    """Remove all that `folder` holds, as `remove_tree` does."""
+    fd = os.open(folder, _FOLDER)
+    try:
+        clear_folder(fd)
+    finally:
+        os.close(fd)
+
+
+@dataclass(slots=True)
+class _Level:
+    fd: int
+    inode: int
+    name: str
+    names: list[str]
+
+
+def clear_folder(top: int, keep: Callable[[int, bytes], bool] | None = None) -> None:
+    """Remove all that lies in the open folder `top`, but for what `keep(inode of its folder, name)` wants.
+
+    A folder goes when it is empty by then and not kept. Deeper than 100 levels a folder is first moved to the top, so
+    that neither descriptors nor names run out; with `keep` it raises `OverLimit` instead. Raises `OSError` as above.
+    """
+    levels = [_Level(os.dup(top), os.fstat(top).st_ino, "", os.listdir(top))]
+    try:
+        while levels:
+            level = levels[-1]
+            if level.names:
+                _clear_one(levels, level.names.pop(), keep)
+                continue
+            os.close(level.fd)
+            levels.pop()
+            if levels and not (keep and keep(levels[-1].inode, os.fsencode(level.name))):
+                _remove_emptied(level.name, levels[-1].fd, kept_inside=keep is not None)
+    finally:
+        for level in levels:
+            os.close(level.fd)
+
+
+def _clear_one(levels: list[_Level], name: str, keep: Callable[[int, bytes], bool] | None) -> None:
+    level = levels[-1]
+    if not stat.S_ISDIR(os.lstat(name, dir_fd=level.fd).st_mode):
+        if not (keep and keep(level.inode, os.fsencode(name))):
+            os.unlink(name, dir_fd=level.fd)
+        return
+    if len(levels) > _DEEP:
+        if keep:
+            raise OverLimit(f"folders are nested more than {_DEEP} deep")
+        hoisted = f"{STAGING}{secrets.token_hex(8)}"
+        os.rename(name, hoisted, src_dir_fd=level.fd, dst_dir_fd=levels[0].fd)
+        levels[0].names.append(hoisted)
+        return
+    fd = syscalls.openat2(level.fd, name, _FOLDER, resolve=syscalls.RESOLVE_NO_XDEV)
+    levels.append(_Level(fd, os.fstat(fd).st_ino, name, os.listdir(fd)))
+
+
+def _remove_emptied(name: str, folder: int, *, kept_inside: bool) -> None:
+    try:
+        os.rmdir(name, dir_fd=folder)
+    except OSError as error:
+        if not (kept_inside and error.errno == errno.ENOTEMPTY):
+            raise
 
 
 def free_bytes(path: Path) -> int:
