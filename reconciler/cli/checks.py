@@ -143,7 +143,9 @@ def disk(root: Path) -> Finding:
     free = free_bytes(there)
     if free >= ENOUGH_DISK:
         return Finding(Level.OK, "disk", f"{amount(free)} free for {root}")
-    return Finding(Level.LIMITED, "disk", f"only {amount(free)} free for {root}", "Free space, or choose another --root.")
+    return Finding(
+        Level.LIMITED, "disk", f"only {amount(free)} free for {root}", "Free space, or choose another --root."
+    )
 
 
 def tool(program: str, package: str, use: str) -> Finding:
@@ -155,7 +157,9 @@ def tool(program: str, package: str, use: str) -> Finding:
     except MissingTool as error:
         return Finding(level, program, f"not installed ({use})", error.hint())
     except (AgentError, OSError) as error:
-        return Finding(level, program, f"does not start: {error}", f"Install it anew: apt-get install --reinstall {package}")
+        return Finding(
+            level, program, f"does not start: {error}", f"Install it anew: apt-get install --reinstall {package}"
+        )
     if result.code != 0:
         return Finding(level, program, f"does not work: {result.complaint()}", f"apt-get install --reinstall {package}")
     words = (result.text() or result.complaint()).split("\n")[0].split()

@@ -15,7 +15,7 @@ from reconciler.model.objects import Object
 from reconciler.store.port import ObjectStore
 
 if TYPE_CHECKING:
-    from reconciler.wiring import Paths
+    from reconciler.places import Paths
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Node:
     @cached_property
     def paths(self) -> Paths:
         """The node's folders; nothing is made."""
-        from reconciler.wiring import resolve_paths
+        from reconciler.places import resolve_paths
 
         return resolve_paths(self.root, self.state)
 

@@ -40,9 +40,7 @@ def command(node: Node, key: str | None, selector: str, watch: bool, output: str
     return list_events(node, parse_selector(selector), watch=watch, output=output or "", of=wanted)
 
 
-def list_events(
-    node: Node, terms: tuple[Term, ...], *, watch: bool, output: str, of: Key | None = None
-) -> int:
+def list_events(node: Node, terms: tuple[Term, ...], *, watch: bool, output: str, of: Key | None = None) -> int:
     """Print events, and with `watch` go on printing."""
 
     def chosen(events: Iterable[Event]) -> list[Event]:

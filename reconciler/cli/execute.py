@@ -17,8 +17,15 @@ from reconciler.cli.context import Node, container_key, pass_node
 @click.argument("args", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD…")
 @pass_node
 def command(
-    node: Node, stdin: bool, tty: bool, env: tuple[str, ...], user: str, workdir: str, container: str, args: tuple[str, ...]
-) -> int:  # fmt: skip
+    node: Node,
+    stdin: bool,
+    tty: bool,
+    env: tuple[str, ...],
+    user: str,
+    workdir: str,
+    container: str,
+    args: tuple[str, ...],
+) -> int:
     """Run a command in a running container; its exit code is ours.
 
     \b

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import click
 
+from core.clock import Clock
 from core.errors import NotFound
 from reconciler.cli.columns import Column, columns_of, row_of
 from reconciler.cli.context import Node, pass_node
@@ -112,7 +113,7 @@ class _Watcher:
     """Prints rows below each other under one heading, or one object a line for programs."""
 
     question: Question
-    now: Callable[[], float]
+    clock: Clock
     columns: list[Column] = field(init=False)
     widths: list[int] = field(default_factory=list)
 
@@ -126,7 +127,7 @@ class _Watcher:
         elif self.question.output in MACHINE:
             lines = list(self._documents(objects))
         else:
-            lines = self._rows([row_of(obj, self.columns, self.now()) for obj in objects])
+            lines = self._rows([row_of(obj, self.columns, self.clock.wall()) for obj in objects])
         for line in lines:
             say(line)
         click.get_text_stream("stdout").flush()
@@ -157,7 +158,7 @@ class _Watcher:
 
 
 def _watch(node: Node, question: Question) -> int:
-    watcher = _Watcher(question, node.clock.wall)
+    watcher = _Watcher(question, node.clock)
     while (store := node.store()) is None:
         node.clock.sleep(POLL_SECONDS)
     known: dict[Key, Object] = {}

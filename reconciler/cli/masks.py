@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from reconciler.decide.edits import MASK
 from reconciler.model.identity import Kind
 from reconciler.model.objects import Object
 
-MASK: Final = "***"
 _SECRET_FIELDS: Final = ("data", "stringData", "encrypted")
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """`250ms`, `10s`, `5m`, `1h30m` → seconds."""
 
     name = "duration"

@@ -1,4 +1,4 @@
-"""Words and colours on the person's terminal: errors in one grammar, lines that are drawn anew, nothing fancy in a pipe.
+"""Words and colours on the terminal: errors in one grammar, lines drawn anew, nothing fancy in a pipe.
 
 Rules of this file: text for people goes to stdout, progress and errors to stderr; no escape sequence ever reaches what
 is not a terminal, nor a terminal whose user set NO_COLOR.

@@ -1,0 +1,170 @@
+"""`reconciler apply`: from manifests to a node that is as they say."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from core.errors import Conflict
+from reconciler.cli.context import Node, pass_node
+from reconciler.cli.options import DURATION
+from reconciler.cli.output import output_option
+from reconciler.cli.terminal import complain, say, tell
+
+if TYPE_CHECKING:
+    from reconciler.cli.proposal import Proposal, Request
+    from reconciler.model.identity import Key
+    from reconciler.store.port import ObjectStore
+    from reconciler.wiring import Verdict
+
+OTHER_PLAN: Final = 4
+PAST: Final = {"create": "created", "change": "changed", "replace": "replaced", "remove": "removed"}
+
+
+@click.command("apply")
+@click.option("-f", "--file", "paths", multiple=True, required=True, metavar="PATH", help="A file, a folder, or -.")
+@click.option("--set", "set_name", default="", metavar="NAME", help="Record these as the members of a set.")
+@click.option("--prune", is_flag=True, help="Remove members of the set that are not given any more.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, and do nothing.")
+@click.option("--plan", "plan", default="", metavar="ID", help="Only if this is still what would be done.")
+@click.option("--take-over", is_flag=True, help="Take over what others manage.")
+@click.option("--wait/--no-wait", default=True, help="Wait until it is so [wait].")
+@click.option("--timeout", type=DURATION, default=300.0, metavar="5m", help="Give up waiting after this long [5m].")
+@output_option("json", "yaml")
+@pass_node
+def command(node: Node, /, paths: tuple[str, ...], set_name: str, prune: bool, take_over: bool, **how: object) -> int:
+    """Make the node what the manifests say, and wait until it is.
+
+    Exit code 0: it is (or accepted, with --no-wait); 1: invalid, nothing changed, or what is not ready is stalled;
+    3: not in time; 4: the plan given is not what would be done.
+
+    \b
+    Examples:
+      reconciler apply -f web.yaml
+      reconciler apply -f manifests/ --set edge --prune
+      reconciler apply -f - < web.yaml
+    """
+    from reconciler.cli.proposal import Request
+
+    return _Apply(node, Request(paths, set_name, prune, take_over), how).run()
+
+
+class _Apply:
+    """One apply: shows the plan, commits it, waits."""
+
+    def __init__(self, node: Node, request: Request, how: dict[str, object]) -> None:
+        self.node, self.request, self.how = node, request, how
+        self.output = str(how["output"] or "")
+        self.speak: Callable[[str], None] = tell if self.output else say
+
+    def run(self) -> int:
+        """All steps; the exit code."""
+        from reconciler.cli.plans import plan_table
+        from reconciler.cli.proposal import propose
+
+        began = self.node.clock.monotonic()
+        proposal = propose(self.request, self.node.store())
+        for line in plan_table(proposal):
+            self.speak(line)
+        if (other := self.how["plan"]) and other != proposal.id:
+            advice = "Look at the plan above, and if it is right, give its id."
+            complain(Conflict(f"plan {other} is not what would be done: that is plan {proposal.id}", advice=advice))
+            return OTHER_PLAN
+        if self.how["dry_run"]:
+            return self._answer(None, proposal)
+        sys.stdout.flush()
+        store = self.node.store_to_write()
+        verdict = self._commit(store, proposal)
+        if verdict is None:
+            self._accepted(proposal)
+            return self._answer(store, proposal)
+        return self._told(store, proposal, verdict, self.node.clock.monotonic() - began)
+
+    def _commit(self, store: ObjectStore, proposal: Proposal) -> Verdict | None:
+        """Durably: the store, then applied/, then the doorbell; then wait. None: not waited for."""
+        from reconciler.cli.delete import settle
+        from reconciler.engine.doorbell import ring
+        from reconciler.model.identity import FINALIZERS
+        from reconciler.store.applied import keep_applied
+        from reconciler.store.functions import Wanted, apply_specs
+
+        paths = self.node.paths
+        self._wait_for_the_old(store, proposal)
+        applied = apply_specs(
+            store,
+            [Wanted(obj.key, obj.spec, obj.labels, obj.annotations, obj.origin) for obj in proposal.wanted],
+            self.request.manager,
+            finalizers=FINALIZERS,
+            prune_at=self.node.clock.wall() if self.request.prune else None,
+        )
+        given = frozenset(obj.key for obj in proposal.wanted)
+        keep_applied(paths.root, store, given | set(applied.pruned))
+        ring(paths.state)
+        if not self.how["wait"]:
+            return None
+        verdict = settle(self.node, store, given | {row.key for row in proposal.changes}, self._timeout)
+        if applied.pruned:
+            keep_applied(paths.root, store, applied.pruned)
+        return verdict
+
+    @property
+    def _timeout(self) -> float:
+        timeout = self.how["timeout"]
+        assert isinstance(timeout, float)
+        return timeout
+
+    def _wait_for_the_old(self, store: ObjectStore, proposal: Proposal) -> None:
+        """What is being deleted and wanted again is made anew when the old one is gone."""
+        from reconciler.cli.delete import settle
+
+        going: list[Key] = []
+        for obj in proposal.wanted:
+            found = store.get(obj.key)
+            if found is not None and found.deleted is not None:
+                going.append(obj.key)
+        if going and self.how["wait"]:
+            settle(self.node, store, frozenset(going), self._timeout)
+
+    def _accepted(self, proposal: Proposal) -> None:
+        from reconciler.cli.status import engine_of
+        from reconciler.cli.texts import counted
+
+        self.speak(f"Accepted: {counted(len(proposal.wanted), 'object')}.")
+        if not engine_of(self.node):
+            self.speak("no agent on this node: nothing is done until one runs; run: reconciler agent")
+
+    def _told(self, store: ObjectStore, proposal: Proposal, verdict: Verdict, seconds: float) -> int:
+        from reconciler.cli.verdicts import NO_AGENT, exit_code, tell_failures
+
+        keys = verdict.stalled | verdict.pending
+        tell_failures(store.list() if keys else (), keys)
+        self.speak(closing_line(proposal, len(verdict.stalled), len(verdict.pending), seconds))
+        if not verdict.supervised and any(obj.kind == "Container" for obj in proposal.wanted):
+            self.speak(NO_AGENT)
+        return self._answer(store, proposal) or exit_code(verdict)
+
+    def _answer(self, store: ObjectStore | None, proposal: Proposal) -> int:
+        """With `-o`, the objects as they are now, or (a dry run) as they would be."""
+        if self.output:
+            from reconciler.cli.masks import masked
+            from reconciler.cli.output import say_items
+
+            found = [(store.get(obj.key) if store is not None else None) or obj for obj in proposal.wanted]
+            say_items([masked(obj) for obj in found], self.output)
+        return 0
+
+
+def closing_line(proposal: Proposal, stalled: int, pending: int, seconds: float) -> str:
+    """`Converged: 7 objects, 2 created, 1 replaced, in 2.4 s.`"""
+    from reconciler.cli.texts import counted
+    from reconciler.decide.changes import Op
+
+    objects = counted(len(proposal.wanted), "object")
+    if stalled or pending:
+        left = [f"{stalled} stalled"] * bool(stalled) + [f"{pending} still in progress"] * bool(pending)
+        return f"Not converged: {objects}, {', '.join(left)}, after {seconds:.1f} s."
+    done = [f"{count} {PAST[op]}" for op in Op if op in PAST and (count := proposal.count(op))]
+    return f"Converged: {', '.join([objects, *(done or ['nothing to do'])])}, in {seconds:.1f} s."
