@@ -46,6 +46,7 @@ _DOCKER_LAYER: Final = re.compile(
     r"application/vnd\.docker\.image\.rootfs\.(?:foreign\.)?diff\.tar(?P<packed>\.gzip|\.zstd)?"
 )
 _PACKED: Final = {"": Compression.NONE, "gzip": Compression.GZIP, "zstd": Compression.ZSTD}
+_UNUSABLE: Final = re.compile("[\0\ud800-\udfff]")
 _MANIFEST_KEYS: Final = frozenset(
     {"schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations"}
     | {"fsLayers", "signatures"}
@@ -285,8 +286,8 @@ def _list(value: object, where: str, most: int) -> list[Any]:
 
 
 def _text(value: object, where: str) -> str:
-    if not isinstance(value, str) or "\0" in value:
-        raise Invalid(f"{where} is not a string, or has a NUL in it")
+    if not isinstance(value, str) or _UNUSABLE.search(value):
+        raise Invalid(f"{where} is not a string, or has a NUL or half a character in it")
     return value
 
 

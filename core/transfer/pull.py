@@ -273,6 +273,7 @@ class _Transfer:
 
                 def attempt() -> None:
                     nonlocal fetched
+                    self._check_stop()
                     writer.restart()
                     for chunk in self._remote.blob(descriptor):
                         self._check_stop()

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,8 @@ from core import proc
 from core.content.ingest import Ingest, WrongBytes
 from core.content.store import BlobMissing, ContentStore
 from core.digest import Digest, hash8
-from core.errors import Busy, OverLimit
+from core.errors import Busy, NoSpace, OverLimit
+from core.syscalls import mount, umount
 
 DATA = b"a blob of some bytes"
 DIGEST = Digest.of(DATA)
@@ -236,3 +237,23 @@ def test_a_blob_of_this_boot_is_trusted_after_a_kill(tmp_path: Path) -> None:
     mark.touch()
     assert ContentStore(tmp_path).has(DIGEST, len(DATA))
     assert mark.exists()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a tmpfs")
+    mount("tmpfs", str(tmp_path), "tmpfs", 0, "size=64k")
+    yield tmp_path
+    umount(str(tmp_path))
+
+
+def test_a_full_disk_is_told_and_leaves_no_partial(tiny_disk: Path) -> None:
+    data = b"x" * 100_000
+    store = ContentStore(tiny_disk)
+    with store.span() as span:
+        with pytest.raises(NoSpace):
+            span.put(Digest.of(data), data, no_waiting)
+        assert partials(store) == []
+        span.put(DIGEST, DATA, no_waiting)

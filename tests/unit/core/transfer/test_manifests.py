@@ -280,7 +280,16 @@ def test_a_volume_over_the_kernels_file_systems_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "run", [{"Env": "A=b"}, {"Env": [1]}, {"Cmd": ["a\0b"]}, {"User": 0.5}, {"Volumes": ["/x"]}, {"WORKINGDIR": "/x"}]
+    "run",
+    [
+        {"Env": "A=b"},
+        {"Env": [1]},
+        {"Cmd": ["a\0b"]},
+        {"Cmd": ["\ud800"]},
+        {"User": 0.5},
+        {"Volumes": ["/x"]},
+        {"WORKINGDIR": "/x"},
+    ],
 )
 def test_a_config_of_the_wrong_shape_is_refused(run: dict[str, object]) -> None:
     with pytest.raises(Invalid):

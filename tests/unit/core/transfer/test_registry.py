@@ -1,5 +1,6 @@
 """The registry client against a server that lies, stalls, redirects and breaks off."""
 
+import contextlib
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import pytest
 
 from core.clock import SystemClock, VirtualClock
 from core.digest import Digest
-from core.errors import Denied, Invalid, NotFound, TimedOut, Unavailable
+from core.errors import AgentError, Denied, Invalid, NotFound, TimedOut, Unavailable
 from core.transfer import manifests, reference
 from core.transfer.auth import Credentials
 from core.transfer.faults import Throttled
@@ -268,10 +269,28 @@ def test_silence_is_given_up() -> None:
         fetched(server, patience=0.1)
 
 
-@pytest.mark.parametrize("raw", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 500 + b"\r\n"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 500 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"A" * 70_000,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+    ],
+    ids=range(7),
+)
 def test_an_answer_that_is_no_http_is_unavailable(raw: bytes) -> None:
     with HostileServer({PATH: Reply(body=raw, raw=True)}) as server, pytest.raises(Unavailable):
         fetched(server)
+
+
+def test_a_chunk_of_negative_length_gives_no_more_than_what_came() -> None:
+    raw = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc"
+    with HostileServer({PATH: Reply(body=raw, raw=True)}) as server, contextlib.suppress(AgentError):
+        assert len(fetched(server)) <= len(raw)
 
 
 def test_nobody_listening_is_unavailable() -> None:
