@@ -14,8 +14,8 @@ from typing import Any, Final
 from reconciler.model.identity import API_VERSION, WRITTEN_BY_PEOPLE, Key, Kind, checked_name
 from reconciler.model.kinds.checking import check_metadata, check_spec, unknown_key
 from reconciler.model.kinds.later import LATER_KINDS, MADE_BY_THE_AGENT
-from reconciler.model.kinds.problems import Problem, excerpt, mappings_in, quoted, shown
 from reconciler.model.objects import Origin
+from reconciler.model.problems import Problem, excerpt, mappings_in, quoted, shown
 from reconciler.sources.faults import Fault
 from reconciler.sources.files import ManifestFile, Unreadable, read_beside
 from reconciler.sources.nodes import Document, Mark, Node, Path
@@ -190,7 +190,7 @@ class _Steps:
         self.taken |= {(fault.line, fault.column) for fault in self.faults}
         wanted = {id(node) for node in self.document.doubtful if node.value is not None}
         for path, node in self._paths(wanted):
-            advice = self._quote(node) if isinstance(node.value, str) else "write it without leading zeros"
+            advice = self._quote(node) if isinstance(node.value, str) else "write it as a decimal number"
             self._problem(Problem(path, f"{self._echo(node)} means different things to YAML readers", advice))
 
     def _with_files(self, spec: dict[str, Any]) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _names(base: str, inside: str, deep: int) -> Iterator[str | Fault]:
                 yield Fault(entry.path, 0, 0, "", "lies too many folders deep", "nest folders less")
             else:
                 yield from _names(base, below, deep - 1)
-        elif entry.is_symlink() and entry.is_dir():
+        elif entry.is_symlink() and os.path.isdir(entry.path):
             yield Fault(entry.path, 0, 0, "", "is a link to a folder, which is not followed", "give that folder too")
         elif entry.name.endswith(SUFFIXES):
             yield below

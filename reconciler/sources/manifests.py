@@ -17,7 +17,7 @@ from ruamel.yaml.cyaml import CEmitter, CParser  # type: ignore[attr-defined] # 
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.reader import ReaderError
 
-from reconciler.model.kinds.problems import excerpt, quoted, shown
+from reconciler.model.problems import excerpt, quoted, shown
 from reconciler.sources.faults import Fault
 from reconciler.sources.nodes import Document, Mark, Node
 from reconciler.sources.scalars import NotANumber, doubtful, plain, resolve
@@ -49,17 +49,17 @@ def read_documents(data: bytes, file: str) -> tuple[list[Document], list[Fault]]
     try:
         reader.read(_decoded(data, file))
     except _Stop as stop:
-        return reader.documents, [stop.fault]
+        end = stop.fault
     except MarkedYAMLError as error:
-        return reader.documents, [_syntax_fault(error, file)]
+        end = _syntax_fault(error, file)
     except ReaderError as error:
-        mark = _mark_of(data, error.position)
-        return reader.documents, [
-            Fault(file, *mark, "", f"holds a control character (U+{error.character:04X})", "remove it, or escape it")
-        ]
+        message = f"holds a control character (U+{error.character:04X})"
+        end = Fault(file, *_mark_of(data, error.position), "", message, "remove it, or escape it")
     except YAMLError as error:
-        return reader.documents, [Fault(file, 1, 1, "", f"is not YAML: {error}", "check its syntax")]
-    return reader.documents, []
+        end = Fault(file, 1, 1, "", f"is not YAML: {excerpt(error, 200)}", "check its syntax")
+    else:
+        return reader.documents, []
+    return reader.documents, [*reader.unfinished.faults, end]
 
 
 def _decoded(data: bytes, file: str) -> bytes:
@@ -97,13 +97,19 @@ def _mark(event: Any) -> Mark:
     return start.line + 1, start.column + 1
 
 
+def _nothing() -> Document:
+    return Document(Node(None, (1, 1)))
+
+
 class _Reader:
-    """Walks the events of one file; what was whole before a `_Stop` stays in `documents`."""
+    """Walks the events of one file. What was whole before a fault that ends it stays in `documents`; the faults of the
+    document that it was in are in `unfinished`.
+    """
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.documents: list[Document] = []
-        self._document = Document(Node(None, (1, 1)))
+        self.unfinished = _nothing()
         self._path: list[str | int] = []
         self._nodes = 0
         self._faults = 0
@@ -114,16 +120,16 @@ class _Reader:
         while (event := self._next()) is not None:
             if not isinstance(event, ev.DocumentStartEvent):
                 continue
-            self._document = Document(Node(None, (1, 1)))
-            root = self._document.root = self._node(self._next(), 1)
-            if root.value is not None or self._document.faults:
-                self.documents.append(self._document)
+            root = self.unfinished.root = self._node(self._next(), 1)
+            if root.value is not None or self.unfinished.faults:
+                self.documents.append(self.unfinished)
+            self.unfinished = _nothing()
 
     def _fault(self, mark: Mark, message: str, advice: str) -> None:
         self._faults += 1
         if self._faults > MOST_FAULTS:
             raise self._stop(mark, "too many faults: the rest is not read", "begin with the first")
-        self._document.faults.append(Fault(self.file, *mark, shown(tuple(self._path)), message, advice))
+        self.unfinished.faults.append(Fault(self.file, *mark, shown(tuple(self._path)), message, advice))
 
     def _stop(self, mark: Mark, message: str, advice: str) -> _Stop:
         return _Stop(Fault(self.file, *mark, "", message, advice))
@@ -161,7 +167,7 @@ class _Reader:
             return Node(None, mark, text)
         node = Node(value, mark, text)
         if value is None or doubtful(text):
-            self._document.doubtful.append(node)
+            self.unfinished.doubtful.append(node)
         return node
 
     def _sequence(self, mark: Mark, depth: int) -> Node:
@@ -195,9 +201,9 @@ class _Reader:
             self._fault(mark, "a key is a list, a mapping or an alias", "write a plain word as key")
             return None
         before = self._faults
-        doubts = len(self._document.doubtful)
+        doubts = len(self.unfinished.doubtful)
         node = self._node(event, depth + 1)
-        del self._document.doubtful[doubts:]
+        del self.unfinished.doubtful[doubts:]
         if self._faults > before:
             return None
         if not event.style and event.value == "<<":

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from reconciler.model.identity import Key, Kind
-from reconciler.model.kinds.problems import Path, mapping_at, mappings_in
 from reconciler.model.kinds.texts import is_reference
+from reconciler.model.problems import Path, mapping_at, mappings_in
 from reconciler.sources.documents import Manifest
 from reconciler.sources.faults import Fault
 from reconciler.sources.loading import Loaded

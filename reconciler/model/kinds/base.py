@@ -6,9 +6,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, Strict, WithJsonSchema
 
-from reconciler.model.kinds.problems import Wrong
 from reconciler.model.kinds.quantities import ByteCount, Millicores
 from reconciler.model.kinds.texts import LabelKey, LabelValue, Name
+from reconciler.model.problems import Wrong
 
 T = TypeVar("T")
 

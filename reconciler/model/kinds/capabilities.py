@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from reconciler.model.kinds.problems import Wrong
 from reconciler.model.kinds.quantities import read_by, text_of
+from reconciler.model.problems import Wrong
 
 ALL: Final = "ALL"
 _NAMES: Final = """

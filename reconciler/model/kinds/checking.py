@@ -17,9 +17,9 @@ from reconciler.model.kinds import SPEC_MODELS
 from reconciler.model.kinds.base import Metadata
 from reconciler.model.kinds.container import container_conflicts
 from reconciler.model.kinds.later import LATER_FIELDS, LATER_VALUES
-from reconciler.model.kinds.problems import Path, Problem, Wrong
 from reconciler.model.kinds.sandbox import CHOOSE_NETWORK, sandbox_conflicts
 from reconciler.model.kinds.secret import secret_conflicts
+from reconciler.model.problems import Path, Problem, Wrong
 
 _CONFLICTS: Final[Mapping[Kind, Callable[[Mapping[str, Any]], Iterator[Problem]]]] = {
     Kind.CONTAINER: container_conflicts,
@@ -92,7 +92,7 @@ def _problem(model: type[BaseModel], kind: Kind | None, error: ErrorDetails) -> 
         return later
     if isinstance(wrong := error.get("ctx", {}).get("error"), Wrong):
         if wrong.text_due:
-            return Problem(path, "is not text", _text_advice(value), at_key, text_due=not isinstance(value, bool))
+            return Problem(path, "is not text", _text_advice(value), at_key, text_due=True)
         return Problem(path, wrong.message, wrong.advice, at_key)
     if what == "string_type":
         return Problem(path, "is not text", _text_advice(value), at_key, text_due=True)

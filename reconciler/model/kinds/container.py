@@ -9,7 +9,6 @@ from pydantic import Field
 
 from reconciler.model.kinds.base import FalseSoFar, Listed, Resources, Spec
 from reconciler.model.kinds.capabilities import CapabilityName
-from reconciler.model.kinds.problems import Path, Problem, mapping_at, mappings_in
 from reconciler.model.kinds.quantities import ByteCount, Seconds, SignalNumber
 from reconciler.model.kinds.sandbox import CHOOSE_NETWORK, Network
 from reconciler.model.kinds.texts import (
@@ -26,6 +25,7 @@ from reconciler.model.kinds.texts import (
     decoded_base64,
     is_reference,
 )
+from reconciler.model.problems import Path, Problem, mapping_at, mappings_in
 
 MOUNT_SOURCES: Final = ("volume", "bind", "tmpfs", "secret", "file")
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 from pydantic import PlainValidator, WithJsonSchema
 
-from reconciler.model.kinds.problems import Wrong
+from reconciler.model.problems import Wrong
 
 T = TypeVar("T")
 

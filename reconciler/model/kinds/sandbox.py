@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from reconciler.model.kinds.base import FalseSoFar, Listed, Resources, Spec
-from reconciler.model.kinds.problems import Problem, mapping_at
 from reconciler.model.kinds.quantities import read_by
 from reconciler.model.kinds.texts import Address, DnsOption, Hostname, matching
+from reconciler.model.problems import Problem, mapping_at
 
 CHOOSE_NETWORK: Final = "choose network: {mode: host} or {mode: none}; bridge comes later"
 _SYSCTL: Final = re.compile(r"kernel\.(?:shm[a-z_]+|msg[a-z]+|sem)|fs\.mqueue\.[a-z_]+|net\.[-a-zA-Z0-9_./]{1,200}")

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from reconciler.model.kinds.base import Spec
-from reconciler.model.kinds.problems import Problem, mapping_at
 from reconciler.model.kinds.texts import Base64, DataKey, decoded_base64
+from reconciler.model.problems import Problem, mapping_at
 
 
 class SecretSpec(Spec):

@@ -16,8 +16,8 @@ from typing import Annotated, Final
 from core.errors import Invalid
 from core.transfer import platform, reference
 from reconciler.model.identity import NAME, checked_name
-from reconciler.model.kinds.problems import Wrong
 from reconciler.model.kinds.quantities import read_by, text_of
+from reconciler.model.problems import Wrong
 
 _HOST_LABEL: Final = r"[a-zA-Z0-9]([-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?"
 _HOSTNAME: Final = re.compile(rf"{_HOST_LABEL}(\.{_HOST_LABEL})*")
