@@ -39,13 +39,13 @@ def read_all(data: bytes) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(SEEDS), st.lists(st.integers(0, 9), max_size=4), VALUES)
-def test_a_document_with_one_part_changed(seed: bytes, path: list[int], new: object) -> None:
+def test_a_document_with_one_part_changed_is_read_or_refused(seed: bytes, path: list[int], new: object) -> None:
     read_all(json.dumps(changed(json.loads(seed), path, new)).encode())
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
-def test_any_bytes(data: bytes) -> None:
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     read_all(data)
     faults.said(data)
     faults.tags(data)
@@ -55,7 +55,7 @@ def test_any_bytes(data: bytes) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=60) | st.text(alphabet="aA0.:/@[]-_ \n%", max_size=40))
-def test_any_text(text: str) -> None:
+def test_any_text_is_read_or_refused(text: str) -> None:
     for read in (reference.parse, platform.parse, auth.origin, manifests.parse_user, manifests.compression):
         with contextlib.suppress(AgentError):
             read(text)
