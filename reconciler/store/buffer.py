@@ -7,8 +7,8 @@ that a write that failed is only a write that comes later.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from reconciler.model.identity import Key
 from reconciler.store.port import Event
@@ -22,20 +22,19 @@ Same = tuple[Key, str, str]
 """What makes two events the same: key, reason, message."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """What was waiting at one moment, in the order told."""
 
     statuses: Mapping[str, Told]
     events: Mapping[Same, Event]
 
 
-@dataclass(slots=True)
 class Buffer:
     """Statuses by uid (another object of the same key is another one), and events."""
 
-    statuses: dict[str, Told] = field(default_factory=dict)
-    _events: dict[Same, Event] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.statuses: dict[str, Told] = {}
+        self._events: dict[Same, Event] = {}
 
     def __bool__(self) -> bool:
         return bool(self.statuses or self._events)

@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,26 +41,26 @@ def open_store(path: Path, *, create: bool, clock: Clock | None = None) -> Sqlit
     return SqliteStore(path, clock)
 
 
-@dataclass(slots=True)
 class _Job:
     """One commit that waits for its turn, and what became of it."""
 
-    writes: Sequence[Write]
-    results: Sequence[Object] = ()
-    error: Exception | None = field(default_factory=lambda: Failed("the commit did not come to its end"))
-    done: bool = False
+    def __init__(self, writes: Sequence[Write]) -> None:
+        self.writes = writes
+        self.results: Sequence[Object] = ()
+        self.error: Exception | None = Failed("the commit did not come to its end")
+        self.done = False
 
 
-@dataclass(slots=True)
 class _Shared:
     """What the threads of this process share, guarded by `lock`: the store's one lock."""
 
-    lock: threading.Condition = field(default_factory=threading.Condition)
-    buffer: Buffer = field(default_factory=Buffer)
-    jobs: list[_Job] = field(default_factory=list)
-    writing: bool = False
-    closed: bool = False
-    flusher: threading.Thread | None = None
+    def __init__(self) -> None:
+        self.lock = threading.Condition()
+        self.buffer = Buffer()
+        self.jobs: list[_Job] = []
+        self.writing = False
+        self.closed = False
+        self.flusher: threading.Thread | None = None
 
 
 class SqliteStore:

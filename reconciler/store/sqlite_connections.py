@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 from core.errors import AgentError, Busy, Denied, Failed, NoSpace
-from core.fsio import fsync_dir, make_private, staging
 from reconciler.store.port import StoreCorrupt
 from reconciler.store.sqlite_schema import is_current, migrate
 
@@ -43,6 +42,8 @@ def in_our_words(error: sqlite3.Error) -> AgentError:
 
 def make_store(path: Path) -> None:
     """Make an empty store at `path`, which appears whole or not at all; somebody else's that came first is left."""
+    from core.fsio import fsync_dir, make_private, staging  # here: who only reads a store starts without it
+
     make_private(path.parent)
     with staging(path.parent, "store") as work:
         made = work / path.name

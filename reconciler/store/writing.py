@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from reconciler.model.identity import Key
 from reconciler.model.objects import Object
-from reconciler.store.encoding import Column, assemble, encode, encode_json
+from reconciler.store.encoding import Beside, assemble, encode, encode_json
 from reconciler.store.port import Put, Write, WriteConflict
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One write of a commit: what was there, what will be, with its body's text, and the version of the change."""
 
     key: Key
@@ -65,11 +64,11 @@ def _put(before: Object | None, wanted: Object, version: int, now: float) -> Ste
     body = encode(wanted, created=created, deleted=deleted)
     plain = json.loads(body)
     if before is None:
-        made = Column(wanted.key, os.urandom(8).hex(), version, 1)
+        made = Beside(wanted.key, os.urandom(8).hex(), version, 1)
         after = assemble(made, plain, json.loads(encode_json(wanted.status)))
         return Step(wanted.key, None, after, body, version, changed=True)
     moved = plain.get("spec", {}) != before.spec or plain.get("labels", {}) != before.labels
-    after = assemble(Column(before.key, before.uid, version, before.generation + moved), plain, before.status)
+    after = assemble(Beside(before.key, before.uid, version, before.generation + moved), plain, before.status)
     if _content(after) == _content(before):
         return Step(wanted.key, before, before, body, version, changed=False)
     return Step(wanted.key, before, after, body, version, changed=True)
