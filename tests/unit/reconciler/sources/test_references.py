@@ -81,7 +81,7 @@ def test_each_reference_to_nothing_is_a_fault_where_it_stands(loaded: Load) -> N
             "correct this one"
         ),
         (
-            "m.yaml:17:44: spec.credentials.secret: there is no secret/registry; add a Secret of that name, or correct "
+            "m.yaml:17:46: spec.credentials.secret: there is no secret/registry; add a Secret of that name, or correct "
             "this one"
         ),
     ]
