@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -130,13 +131,13 @@ class _Watcher:
             lines = self._rows([row_of(obj, self.columns, self.clock.wall()) for obj in objects])
         for line in lines:
             say(line)
-        click.get_text_stream("stdout").flush()
+        sys.stdout.flush()
 
     def gone(self, key: Key) -> None:
         """Print that an object is no more."""
         if self.question.output not in MACHINE:
             say(f"{key if self.question.kind is None else key.name}  gone")
-            click.get_text_stream("stdout").flush()
+            sys.stdout.flush()
 
     def _documents(self, objects: Sequence[Object]) -> Iterator[str]:
         import json

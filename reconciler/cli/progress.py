@@ -24,7 +24,7 @@ PLAIN_SECONDS: Final = 2.0
 RATE_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 0.4
 """How often the store is looked at where lines are not drawn in place."""
-_NUMBERS: Final = re.compile(r"[0-9.]+ *([kMGT]?B|%|s)?")
+_NUMBERS: Final = re.compile(r"  [0-9.]+ [kMGT]?B/s|[0-9.]+ *([kMGT]?B|%|s)?")
 
 
 def concerned(objects: Iterable[Object], keys: Collection[Key]) -> list[Object]:
@@ -84,7 +84,7 @@ class Progress:
     def _print(self, texts: Mapping[Key, str], now: float) -> None:
         for key, text in texts.items():
             before, at = self._said.get(key, ("", float("-inf")))
-            moved = _NUMBERS.sub("#", text) != _NUMBERS.sub("#", before)
+            moved = _NUMBERS.sub("", text) != _NUMBERS.sub("", before)
             if moved or (text != before and now - at >= PLAIN_SECONDS):
                 self._stream.write(text + "\n")
                 self._said[key] = (text, now)
@@ -125,10 +125,13 @@ def stage(obj: Object, rate: float) -> str:
         return "deleting" + (f": {printable(found['message'])}" if found is not None and found["message"] else "")
     if obj.status.get("observedGeneration") != obj.generation:
         return "pending"
-    word = "stalled" if is_true(obj.status, "Stalled") else "waiting"
     if obj.kind is Kind.IMAGE and obj.status.get("layers") and not obj.status.get("lastError"):
         return _layers(obj, rate)
-    return f"{word}: {printable(' '.join(message(obj).split())) or 'pending'}"
+    text = printable(" ".join(message(obj).split()))
+    going = condition(obj.status, "Reconciling")
+    if obj.status.get("lastError") or (going is not None and going["reason"] == "Progressing"):
+        return text
+    return f"{'stalled' if is_true(obj.status, 'Stalled') else 'waiting'}: {text or 'not ready'}"
 
 
 def _layers(obj: Object, rate: float) -> str:

@@ -27,7 +27,7 @@ NO_AGENT: Final = (
 
 def exit_code(verdict: Verdict) -> int:
     """0: all there; 3: something was still in progress; 1: what is not there is Stalled."""
-    if verdict.pending or verdict.timed_out:
+    if verdict.pending:
         return IN_PROGRESS
     return NOT_READY if verdict.stalled else 0
 
