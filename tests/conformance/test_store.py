@@ -2,13 +2,17 @@
 
 import os
 import random
+import shutil
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,7 +21,7 @@ from core.clock import VirtualClock
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Object
 from reconciler.store.memory import MemoryStore
-from reconciler.store.port import Put
+from reconciler.store.port import Put, WriteConflict
 from reconciler.store.sqlite import SqliteStore, open_store
 from reconciler.store.sqlite_connections import make_store
 from tests.conformance.store_contract import KEPT_REMOVALS, WEB, StoreContract, told
@@ -184,3 +188,63 @@ def test_a_kill_in_the_middle_of_commits_loses_nothing_that_was_acknowledged(pat
         assert images == {obj.name for obj in store.list(Kind.VOLUME)}
         store.commit([Put(Object(Key(Kind.SECRET, f"s{len(images)}")), 0)])
         store.close()
+
+
+def test_one_refused_commit_does_not_take_along_those_it_waited_with(path: Path) -> None:
+    store = opened(path)
+    store.commit([Put(Object(WEB), 0)])
+    writes = [
+        Put(Object(Key(Kind.IMAGE, "a")), 0),
+        Put(Object(WEB), 0),
+        Put(Object(Key(Kind.IMAGE, "b"), spec={"x": object()}), 0),
+        Put(Object(Key(Kind.IMAGE, "c")), 0),
+    ]
+    ends: list[object] = [None] * len(writes)
+
+    def commit(number: int) -> None:
+        try:
+            ends[number] = store.commit([writes[number]])[0].name
+        except (WriteConflict, TypeError) as error:
+            ends[number] = type(error)
+
+    threads = [threading.Thread(target=commit, args=(number,)) for number in range(len(writes))]
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for thread in threads:
+            thread.start()
+        time.sleep(0.2)  # the first waits for the other process, the rest for the first
+        other.execute("ROLLBACK")
+    for thread in threads:
+        thread.join()
+    assert ends == ["a", WriteConflict, TypeError, "c"]
+    assert [obj.name for obj in store.list()] == ["a", "c", "web"]
+    store.close()
+
+
+# The second is the folder's, once a connection: SQLite does it, and lets a refusal pass.
+@pytest.mark.parametrize("nth", [1, 3, 4])
+def test_a_sync_that_fails_is_no_acknowledgement_and_harms_none_that_was_given(path: Path, nth: int) -> None:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    body = """
+        from core.errors import AgentError
+        for number in range(6):
+            try:
+                store.commit([Put(Object(Key(Kind.IMAGE, f"i{number}")), 0)])
+                print("yes", flush=True)
+            except AgentError as error:
+                print("no", type(error).__name__, flush=True)
+        store.check()
+        """
+    opened(path).close()
+    inject = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"inject=fdatasync,fsync:error=EIO:when={nth}"]
+    told = subprocess.run([*inject, *script(path, body)], cwd=TOP, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 0, told.stderr
+    ends = told.stdout.splitlines()
+    assert ends.count("no Failed") == 1
+    assert ends.count("yes") == 5
+    store = opened(path)
+    store.check()
+    acknowledged = {f"i{number}" for number, end in enumerate(ends) if end == "yes"}
+    assert acknowledged <= {obj.name for obj in store.list()}
+    store.close()

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -136,8 +135,7 @@ class Stores(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-@pytest.mark.filterwarnings("default::hypothesis.errors.HypothesisWarning")
-class TestStores(Stores.TestCase):  # type: ignore[misc,name-defined]  # made by Hypothesis at run time
+class TestStores(Stores.TestCase):
     settings = settings(
         max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
