@@ -19,7 +19,7 @@ from reconciler.model.problems import Problem, excerpt, mappings_in, quoted, sho
 from reconciler.sources.faults import Fault
 from reconciler.sources.files import ManifestFile, Unreadable, read_beside
 from reconciler.sources.nodes import Document, Mark, Node, Path
-from reconciler.sources.substitution import Variables, substitute
+from reconciler.sources.substitution import MOST_PUT_IN, Variables, substitute
 
 _FIELDS: Final = ("apiVersion", "kind", "metadata", "spec")
 
@@ -61,6 +61,7 @@ class _Steps:
     def __init__(self, document: Document, source: ManifestFile, variables: Variables) -> None:
         self.document, self.source, self.variables = document, source, variables
         self.root = document.root
+        self.room = MOST_PUT_IN
         self.faults = list(document.faults)
         self.taken: set[Mark] = {(fault.line, fault.column) for fault in document.faults}
 
@@ -116,11 +117,12 @@ class _Steps:
         if not isinstance(node.value, str):
             return node.value
 
-        def undefined(message: str, advice: str) -> None:
+        def wrong(message: str, advice: str) -> None:
             self._problem(Problem(path, message, advice))
 
         before = len(self.faults)
-        text = substitute(node.value, self.variables, undefined)
+        text = substitute(node.value, self.variables, wrong, self.room)
+        self.room -= max(0, len(text) - len(node.value))
         if len(self.faults) > before:
             self.taken.add(node.mark)
         return text

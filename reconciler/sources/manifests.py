@@ -97,6 +97,11 @@ def _mark(event: Any) -> Mark:
     return start.line + 1, start.column + 1
 
 
+def _is_word(text: str) -> bool:
+    """Whether a key is one to every reader, whatever its quotes: most are, and the rest is looked at in detail."""
+    return text.isalpha() and plain(text)
+
+
 def _nothing() -> Document:
     return Document(Node(None, (1, 1)))
 
@@ -172,7 +177,7 @@ class _Reader:
 
     def _sequence(self, mark: Mark, depth: int) -> Node:
         children: list[Node] = []
-        while not isinstance(event := self._next(), ev.SequenceEndEvent):
+        while type(event := self._next()) is not ev.SequenceEndEvent:
             self._path.append(len(children))
             children.append(self._node(event, depth + 1))
             self._path.pop()
@@ -180,7 +185,7 @@ class _Reader:
 
     def _mapping(self, mark: Mark, depth: int) -> Node:
         children: dict[str, Node] = {}
-        while not isinstance(event := self._next(), ev.MappingEndEvent):
+        while type(event := self._next()) is not ev.MappingEndEvent:
             place = _mark(event)
             key = self._key(event, place, depth)
             self._path.append("?" if key is None else key)
@@ -196,7 +201,11 @@ class _Reader:
 
     def _key(self, event: Any, mark: Mark, depth: int) -> str | None:
         """The key's text; None after a fault that says why it is none."""
-        if not isinstance(event, ev.ScalarEvent):
+        is_scalar = type(event) is ev.ScalarEvent
+        if is_scalar and event.anchor is None and event.tag is None and _is_word(event.value):
+            self._nodes += 1
+            return str(event.value)
+        if not is_scalar:
             self._node(event, depth + 1)
             self._fault(mark, "a key is a list, a mapping or an alias", "write a plain word as key")
             return None

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _NAMED: Final = re.compile(r"\$\$\{|\$\{(node|values)\.([^{}]{1,253})\}")
+MOST_PUT_IN: Final = 1 << 20
 _LABELS: Final = "labels."
 
 
@@ -32,18 +33,26 @@ class Variables:
         return self.node_labels.get(name.removeprefix(_LABELS)) if name.startswith(_LABELS) else None
 
 
-def substitute(text: str, variables: Variables, undefined: Callable[[str, str], None]) -> str:
-    """`text` with its variables put in; `undefined(message, advice)` is called for each that is not defined."""
+def substitute(text: str, variables: Variables, wrong: Callable[[str, str], None], room: int = MOST_PUT_IN) -> str:
+    """`text` with its variables put in, at most `room` characters of them.
+
+    `wrong(message, advice)` is called for each that is not defined, and once when there is no room.
+    """
     if "${" not in text:
         return text
+    left = room
 
     def value(found: re.Match[str]) -> str:
+        nonlocal left
         if found[1] is None:
             return "${"
         if (known := variables.get(found[1], found[2])) is None:
-            undefined(f"{found[0]} is not defined", _advice(found[1], variables))
+            wrong(f"{found[0]} is not defined", _advice(found[1], variables))
             return found[0]
-        return known
+        before, left = left, left - len(known)
+        if left < 0 <= before:
+            wrong(f"more than {MOST_PUT_IN} characters are put into one document", "use shorter values, or fewer")
+        return known if left >= 0 else ""
 
     return _NAMED.sub(value, text)
 

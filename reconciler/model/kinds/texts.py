@@ -47,7 +47,7 @@ def parse_name(value: object) -> str:
     try:
         return checked_name(text_of(value))
     except Invalid as error:
-        raise Wrong(error.message.removeprefix(f"{str(value)[:80]!r} "), error.advice) from None
+        raise Wrong("is not a name", _advice(error)) from None
 
 
 def parse_absolute(value: object) -> str:
@@ -79,9 +79,16 @@ def parse_reference(value: object) -> str:
     try:
         reference.parse(text)
     except (Invalid, ValueError) as error:
-        advice = error.hint() if isinstance(error, Invalid) else ""
-        raise Wrong(f"is not an image reference: {error}", advice or "write it like host/name:tag") from None
+        cause = str(error).removeprefix(f"image reference {text[:100]!r}: ")
+        advice = _advice(error) if isinstance(error, Invalid) else ""
+        raise Wrong(f"is not an image reference: {cause}", advice or "write it like host/name:tag") from None
     return text
+
+
+def _advice(error: Invalid) -> str:
+    """A hint as the second half of a line."""
+    hint = error.hint().rstrip(".")
+    return hint[:1].lower() + hint[1:]
 
 
 def parse_platform(value: object) -> str:

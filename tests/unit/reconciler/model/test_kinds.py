@@ -208,6 +208,7 @@ def test_a_network_left_out_is_to_be_chosen(kind: Kind, spec: dict[str, Any], pa
 
 WRONG: list[tuple[Kind, dict[str, Any], str, str]] = [
     (Kind.IMAGE, {"ref": "localhost/UPPER"}, "spec.ref", "is not an image reference"),
+    (Kind.IMAGE, {"ref": "a/b:x y"}, "spec.ref", "is not an image reference: tag 'x y' is not valid; a tag is up to"),
     (Kind.IMAGE, {"ref": ""}, "spec.ref", "is not an image reference"),
     (Kind.IMAGE, {"platform": "linux"}, "spec.platform", "write os/architecture"),
     (Kind.IMAGE, {"snapshotter": "zfs"}, "spec.snapshotter", "write overlayfs or native"),

@@ -67,7 +67,7 @@ def test_all_faults_of_all_files_are_told_at_once(faults: Faults) -> None:
     bad = WHOLE.replace("image: web", "imag: web").replace("name: web", "name: Web")
     assert faults(bad, IMAGE + "---\na: [\n", c="kind: Image\n") == [
         ('m.yaml:5:9: metadata.name: is not a name; '
-        "Use up to 63 of a-z, 0-9, '-' and single '.', beginning and ending with a-z or 0-9."),
+        "use up to 63 of a-z, 0-9, '-' and single '.', beginning and ending with a-z or 0-9"),
         "m.yaml:9:1: spec.image: is missing; write the name of an Image object, or an image reference",
         "m.yaml:10:3: spec.imag: unknown field; did you mean image?",
         ("m1.yaml:9:1: syntax: did not find expected node content while parsing a flow node; "
