@@ -19,9 +19,10 @@ from core.runtime.oci import OciShim
 from core.runtime.sandboxes import OciSandboxer
 from core.snapshots.native import NativeSnapshotter
 from core.snapshots.overlay import OverlaySnapshotter
-from core.snapshots.ports import Snapshotter
-from core.snapshots.unpack import SnapshotUnpacker
+from core.snapshots.driver import FolderSnapshotter
+from core.snapshots.unpack import LayerUnpacker
 from core.transfer import platform
+from core.transfer.ports import Unpacker
 from reconciler.controllers.container import ContainerController
 from reconciler.controllers.others import (
     ImageController,
@@ -52,8 +53,8 @@ from reconciler.store.applied import load_applied, refill
 from reconciler.store.functions import ENGINE, sweep
 from reconciler.store.port import ObjectStore, Put
 
-SNAPSHOTTERS: Final[Mapping[str, Callable[[Path, Launcher, Clock], Snapshotter]]] = {
-    "overlayfs": OverlaySnapshotter,
+SNAPSHOTTERS: Final[Mapping[str, Callable[[Path, Clock, Launcher], FolderSnapshotter]]] = {
+    "overlayfs": lambda root, clock, _: OverlaySnapshotter(root, clock),
     "native": NativeSnapshotter,
 }
 WORKERS: Final = 4
@@ -76,7 +77,7 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
     home = CgroupHome(cgroups.hierarchies().tracking, paths.instance, clock)
     launcher = home.enter()
     boot = proc.boot_id()
-    snapshotters = {name: make(paths.snapshots / name, launcher, clock) for name, make in SNAPSHOTTERS.items()}
+    snapshotters = {name: make(paths.snapshots / name, clock, launcher) for name, make in SNAPSHOTTERS.items()}
     node = Node(
         shim=OciShim(paths.state, paths.group, launcher, clock, boot),
         sandboxer=OciSandboxer(paths.state, paths.group, clock, boot),
@@ -87,18 +88,24 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
         boot=boot,
         platform=str(platform.of_node()),
     )
-    return _assemble(paths, store, clock, options, node, home, launcher)
+    unpackers = {name: LayerUnpacker(driver, launcher) for name, driver in snapshotters.items()}
+    return _assemble(paths, store, clock, options, node, home, unpackers)
 
 
 def _assemble(
-    paths: Paths, store: ObjectStore, clock: Clock, options: Options, node: Node, home: CgroupHome, launcher: Launcher
+    paths: Paths,
+    store: ObjectStore,
+    clock: Clock,
+    options: Options,
+    node: Node,
+    home: CgroupHome,
+    unpackers: Mapping[str, Unpacker],
 ) -> Life:
     queue = WorkQueue(clock, options.scope.accepts)
     exits = Exits(queue.add, node.boot)
     eyes = Eyes(store, node, exits)
     index = Index()
     limits = read_node()
-    unpackers = {name: SnapshotUnpacker(driver, launcher, clock) for name, driver in node.snapshotters.items()}
     late = _Late()
     images = ImageHands(eyes, unpackers, clock, late.tell, options.stopping)
     tasks = TaskHands(eyes, limits, clock, paths.attempts, {"name": socket.gethostname()})

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Paths", "Verdict", "converge", "open_store", "resolve_paths", "run_agent", "runtime_of"]
 
 _TICK: Final = 0.1
+_PAUSE: Final = 0.02
 _CALM: Final = 0.35
 """Seconds for which all must have been settled before a waiter believes it: statuses of others come 250 ms late."""
 
@@ -134,7 +135,8 @@ def _work(
             if _finished(store, life, keys, clock):
                 return True
             tick()
-            life.engine.queue.wait_idle(_TICK)
+            if life.engine.queue.wait_idle(_TICK):
+                bell.wait(_PAUSE)  # all that is left is due later, or is for somebody else
         return not lock.wanted_by_agent()
     finally:
         ending.append(True)

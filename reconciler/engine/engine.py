@@ -22,7 +22,7 @@ from reconciler.engine.backoff import Convergence
 from reconciler.engine.controller import Controller
 from reconciler.engine.index import Index
 from reconciler.engine.queue import WorkQueue
-from reconciler.model.actions import Action, Disown, EnsureOwned, Plan, Release
+from reconciler.model.actions import Action, DeleteTask, Disown, EnsureOwned, Plan, Release
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Object
 from reconciler.model.outcome import Blocked, Fault, Outcome, RetryAfter, fault_of
@@ -159,6 +159,9 @@ class Engine:
             case Release(key) | Disown(_, key):
                 for other in self.index.concerned(key):
                     self.woken(other)
+            case DeleteTask():
+                for other in self.index.keys(Kind.SNAPSHOT):  # its root rested on one
+                    self.queue.add(other)
             case _:
                 pass
 
