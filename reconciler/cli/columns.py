@@ -30,8 +30,8 @@ def ready(obj: Object) -> str:
 
 
 def is_ready(obj: Object) -> bool:
-    """Whether nothing more is expected of the object: ready, or completed as it should."""
-    if obj.deleted is not None:
+    """Whether nothing more is expected of the object: ready, or completed as it should, and nothing is stuck."""
+    if obj.deleted is not None or is_true(obj.status, "Stalled"):
         return False
     found = condition(obj.status, "Ready")
     return ready(obj) == "True" or (ready(obj) == "False" and found is not None and found["reason"] == COMPLETED)
@@ -51,16 +51,22 @@ def state(obj: Object) -> str:
 
 
 def message(obj: Object) -> str:
-    """What people need to know of an object that is not ready; empty when it is."""
-    if is_ready(obj):
-        return ""
+    """What people need to know of an object of which something is still expected; empty when there is nothing."""
     if obj.deleted is None and (error := obj.status.get("lastError")):
         return f"{error['phase']}: {error['category']}: {error['message']}"
-    for kind in ("Stalled", "Reconciling", "Ready"):
-        found = condition(obj.status, kind)
-        if found is not None and found["message"] and (kind == "Ready" or found["status"] == "True"):
-            return str(found["message"])
+    return wait_of(obj) or ("" if is_ready(obj) else _text(condition(obj.status, "Ready"), ("message",)))
+
+
+def wait_of(obj: Object) -> str:
+    """What the object is waiting for, or is at; empty when it is at rest."""
+    for kind in ("Stalled", "Reconciling"):
+        if is_true(obj.status, kind):
+            return _text(condition(obj.status, kind), ("message", "reason"))
     return ""
+
+
+def _text(found: Mapping[str, Any] | None, fields: Sequence[str]) -> str:
+    return next((str(found[field]) for field in fields if found[field]), "") if found is not None else ""
 
 
 def at(*path: str) -> Callable[[Object, float], Any]:

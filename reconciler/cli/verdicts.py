@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from core.clock import parse_timestamp
-from reconciler.cli.columns import message
+from reconciler.cli.columns import message, wait_of
 from reconciler.cli.progress import concerned, unfinished
 from reconciler.cli.terminal import complain_in_words, printable
-from reconciler.decide.summary import condition, is_true
+from reconciler.decide.summary import is_true
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Object
 
@@ -56,14 +56,7 @@ def failure(obj: Object) -> str:
     if obj.status.get("observedGeneration") != obj.generation:
         return f"{obj.key}: pending: not looked at yet"
     word = "stalled" if is_true(obj.status, "Stalled") else "deleting" if obj.deleted is not None else "waiting"
-    return printable(f"{obj.key}: {word}: {_wait(obj)}")
-
-
-def _wait(obj: Object) -> str:
-    for kind in ("Stalled", "Reconciling"):
-        if is_true(obj.status, kind) and (found := condition(obj.status, kind)):
-            return str(found["message"] or found["reason"])
-    return message(obj) or "not ready"
+    return printable(f"{obj.key}: {word}: {wait_of(obj) or message(obj) or 'not ready'}")
 
 
 def help_line(obj: Object) -> str:

@@ -63,7 +63,7 @@ def test_every_kind_has_a_table() -> None:
 
 def test_where_no_store_is_nothing_is_found_and_nothing_is_made(cli: Cli, tmp_path: Path) -> None:
     for words in (("get", "all"), ("get", "container"), ("get", "events"), ("events",), ("status",)):
-        code, out, err = cli(*words)
+        code, _, err = cli(*words)
         assert (code, "nothing found" in err or words == ("status",)) == (0, True)
     assert cli("get", "all", "-o", "json")[:2] == (0, '{\n  "items": []\n}\n')
     assert cli("get", "container", "web")[0] == 1
