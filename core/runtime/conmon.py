@@ -75,25 +75,49 @@ def launch(launcher: Launcher, argv: list[str], bundle: Path, *, timeout: float)
                 os.close(theirs)
         # conmon forks itself away at once; its answer comes from the fork.
         child.wait()
-        answer = _answer(ours, timeout)
+        answer = _answer(ours, bundle / "monitor.pid", timeout)
     finally:
         os.close(ours)
     first = parse_answer(answer, (bundle / "monitor.err").read_text("utf-8", "replace"))
     return first, int((bundle / "monitor.pid").read_text())
 
 
-def _answer(fd: int, timeout: float) -> bytes:
+def _answer(fd: int, pidfile: Path, timeout: float) -> bytes:
     poller = select.poll()
     poller.register(fd, select.POLLIN | select.POLLHUP)
     data = b""
+    slices = 0.0
+    missing = 0
     while not data.endswith(b"\n"):
-        if not poller.poll(timeout * 1000):
-            raise TimedOut(f"the runtime did not create the task within {timeout:g} s")
+        if not poller.poll(1000):
+            slices += 1
+            missing = 0 if _creating(pidfile) else missing + 1
+            # A runtime that was killed after it had made the first process leaves a monitor that reads the stderr of
+            # that process for a reason, for ever.
+            if missing > 1:
+                raise Failed("the runtime was killed while it created the task")
+            if slices >= timeout:
+                raise TimedOut(f"the runtime did not create the task within {timeout:g} s")
+            continue
         chunk = os.read(fd, 65536)
         if not chunk:
             break
         data += chunk
     return data
+
+
+def _creating(pidfile: Path) -> bool:
+    """Whether the monitor still has a child that is the runtime, at work on `create`."""
+    try:
+        pid = int(pidfile.read_text())
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except (OSError, ValueError):
+        return True
+    for child in children:
+        with contextlib.suppress(OSError):  # it ended while we looked
+            if b"create" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                return True
+    return False
 
 
 def parse_answer(answer: bytes, stderr: str) -> int:

@@ -1,0 +1,30 @@
+"""runc under conmon passes the suite of every Shim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.shim_contract import ShimContract
+from tests.conformance.shim_ground import OciGround, make_root, skip_unless_possible
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    skip_unless_possible()
+    return make_root(tmp_path_factory.mktemp("root"))
+
+
+@pytest.fixture
+def ground(tmp_path: Path, root: Path) -> Iterator[OciGround]:
+    ground = OciGround(tmp_path, root)
+    yield ground
+    ground.end()
+
+
+class TestRuncUnderConmon(ShimContract):
+    """The suite, with nothing of its own."""
