@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from core import syscalls
+from core import fsio, syscalls
 from core.errors import Denied, Invalid, NotFound, OverLimit, from_os_error
 from core.runtime.spec import DEFAULT_PATH, User
 
@@ -201,36 +201,43 @@ def copy_up(root: int, path: str, target: Path) -> bool:
     """Give an empty volume folder `target` the owner, mode and content of the image's folder at `path`.
 
     False, and nothing done, when the volume holds something already or the image has no such folder. No link is
-    followed on either side; devices and sockets are left out. Raises `OSError`, `OverLimit`.
+    followed on either side; devices and sockets are left out. All or nothing: the copy is made in a staging folder
+    beside `target`, which it then replaces. Raises `OSError`, `OverLimit`.
     """
-    with contextlib.ExitStack() as stack:
-        into = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        stack.callback(os.close, into)
-        if os.listdir(into):
-            return False
-        try:
-            source = open_inside(root, path, os.O_RDONLY | os.O_DIRECTORY)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        stack.callback(os.close, source)
-        _copy_folder(source, into, 0)
-        return True
+    if any(target.iterdir()):
+        return False
+    try:
+        source = open_inside(root, path, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        with fsio.staging(target.parent, target.name) as work:
+            into = os.open(work, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                _copy_folder(source, into, 0)
+                syscalls.syncfs(into)
+            finally:
+                os.close(into)
+            fsio.publish(work, target)
+    finally:
+        os.close(source)
+    return True
 
 
 def _copy_folder(source: int, into: int, depth: int) -> None:
     if depth > _DEPTH_LIMIT:
         raise OverLimit(f"folders are nested more than {_DEPTH_LIMIT} deep")
-    for entry in os.scandir(source):
-        seen = entry.stat(follow_symlinks=False)
+    for name in os.listdir(source):
+        seen = os.stat(name, dir_fd=source, follow_symlinks=False)
         if stat.S_ISDIR(seen.st_mode):
-            os.mkdir(entry.name, 0o700, dir_fd=into)
-            with _at(source, entry.name) as below, _at(into, entry.name) as copy:
+            os.mkdir(name, 0o700, dir_fd=into)
+            with _at(source, name) as below, _at(into, name) as copy:
                 _copy_folder(below, copy, depth + 1)
         elif stat.S_ISLNK(seen.st_mode):
-            os.symlink(os.readlink(entry.name, dir_fd=source), entry.name, dir_fd=into)
-            os.chown(entry.name, seen.st_uid, seen.st_gid, dir_fd=into, follow_symlinks=False)
+            os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=into)
+            os.chown(name, seen.st_uid, seen.st_gid, dir_fd=into, follow_symlinks=False)
         elif stat.S_ISREG(seen.st_mode):
-            _copy_file(source, into, entry.name)
+            _copy_file(source, into, name)
     _copy_metadata(source, into)
 
 

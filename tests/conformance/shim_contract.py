@@ -108,11 +108,12 @@ class ShimContract:
 
     def test_illegal_moves_are_refused_and_change_nothing(self, ground: Ground) -> None:
         shim = ground.shim
-        for call in (shim.create, shim.start, shim.pause, shim.resume):
+        calls: tuple[Callable[[str], object], ...] = (shim.create, shim.start, shim.pause, shim.resume)
+        for call in calls:
             with pytest.raises(IllegalMove):
                 call("one")
         running(ground)
-        for call in (shim.create, shim.start, shim.resume):
+        for call in (calls[0], calls[1], calls[3]):
             with pytest.raises(IllegalMove):
                 call("one")
         with pytest.raises(IllegalMove):
