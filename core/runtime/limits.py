@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from core import cgroups
+from core import cgroups, proc
 from core.cgroups import Hierarchies
 from core.clock import Clock
 from core.errors import TimedOut
@@ -73,11 +73,9 @@ def frozen(found: Hierarchies, group: str) -> bool:
     name = group.lstrip("/")
     try:
         if (freezer := found.v1.get("freezer")) is not None:
-            with open(f"{freezer}/{name}/freezer.state", "rb", buffering=0) as source:
-                return source.read(16).startswith((b"FROZEN", b"FREEZING"))
+            return proc.read_small(f"{freezer}/{name}/freezer.state").startswith((b"FROZEN", b"FREEZING"))
         if found.v2 is not None:
-            with open(f"{found.v2}/{name}/cgroup.freeze", "rb", buffering=0) as source:
-                return source.read(16).startswith(b"1")
+            return proc.read_small(f"{found.v2}/{name}/cgroup.freeze").startswith(b"1")
     except OSError:
         return False
     return False

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from core import proc
 from core.cgroups import Hierarchies
 from core.proc import ProcessId
 from core.runtime import limits
@@ -73,7 +74,6 @@ class Eyes:
 
 def _has_not_begun(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/comm", "rb", buffering=0) as source:
-            return source.read(32).rstrip().endswith(_BEFORE_EXEC)
+        return proc.read_small(f"/proc/{pid}/comm").rstrip().endswith(_BEFORE_EXEC)
     except OSError:
         return False
