@@ -49,6 +49,8 @@ class AgentError(Exception):
 
     retry: ClassVar[Retry] = Retry.NEVER
     category: ClassVar[Category] = Category.FAILED
+    seconds: float = 0.0
+    """Not before so many seconds is another try worth it; 0: the other side did not say."""
 
     def __init__(self, message: str, *, advice: str = "") -> None:
         super().__init__(message)

@@ -11,7 +11,6 @@ import ctypes
 import os
 import struct
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 T = TypeVar("T")
@@ -141,6 +140,8 @@ def mount_setattr(fd: int, set_attributes: int, *, recursive: bool = True) -> No
 
 def in_own_thread(work: Callable[[], T]) -> T:
     """Run `work` in a thread that ends with it, and so does what it unshares or joins; raises what `work` raises."""
+    from concurrent.futures import ThreadPoolExecutor  # costs 10 ms, which commands that only read need not pay
+
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="namespace") as own:
         return own.submit(work).result()
 

@@ -17,9 +17,9 @@ from core.process import Launcher
 from core.runtime.node import read_node
 from core.runtime.oci import OciShim
 from core.runtime.sandboxes import OciSandboxer
+from core.snapshots.driver import FolderSnapshotter
 from core.snapshots.native import NativeSnapshotter
 from core.snapshots.overlay import OverlaySnapshotter
-from core.snapshots.driver import FolderSnapshotter
 from core.snapshots.unpack import LayerUnpacker
 from core.transfer import platform
 from core.transfer.ports import Unpacker
@@ -50,7 +50,7 @@ from reconciler.model.identity import FINALIZERS, Key, Kind
 from reconciler.model.objects import Object
 from reconciler.places import Paths
 from reconciler.store.applied import load_applied, refill
-from reconciler.store.functions import ENGINE, sweep
+from reconciler.store.functions import ENGINE, ORPHAN, members, sweep
 from reconciler.store.port import ObjectStore, Put
 
 SNAPSHOTTERS: Final[Mapping[str, Callable[[Path, Clock, Launcher], FolderSnapshotter]]] = {
@@ -148,13 +148,12 @@ class _Late:  # the hands tell of progress through the engine, and the engine ha
 
 
 def _node_fields(node: Node, store: ObjectStore, eyes: Eyes, options: Options) -> Mapping[str, Any]:
-    names, _ = eyes.names()
-    orphans = sorted(name for name in names if store.get(Key(Kind.CONTAINER, name)) is None)
+    orphans = [obj.name for obj in members(store, ORPHAN)]
     return {"bootId": node.boot, "platform": node.platform, "supervised": options.supervised, "orphans": orphans}
 
 
 def prepare_store(paths: Paths, store: ObjectStore, clock: Clock) -> None:
-    """Before the first look: refill a store that is new from what was kept beside it, name the node, finish removals."""
+    """Before the first look: refill a new store from what was kept beside it, name the node, finish removals."""
     now = clock.wall()
     if store.meta("filled") is None:
         refill(store, load_applied(paths.root).kept, finalizers=FINALIZERS, now=now)

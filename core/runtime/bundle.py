@@ -153,6 +153,14 @@ class Bundles:
             self._seen[id] = (seen.st_ino, seen.st_ctime_ns, bundle)
         return bundle
 
+    def described(self, id: str) -> Mapping[str, Any] | None:
+        """The content of `object.json`; None when it is not there or not JSON."""
+        try:
+            found: Mapping[str, Any] = json.loads((self.path(id) / "object.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return found
+
     def ids(self) -> Iterator[str]:
         """The names of all published bundles."""
         for entry in sorted(os.listdir(self.folder)):

@@ -87,6 +87,10 @@ class OciShim:
         """The same as `state`: nothing of a task lives in us."""
         return self._eyes.state(id)
 
+    def described(self, id: str) -> Mapping[str, Any] | None:
+        """What `object.json` says."""
+        return self.bundles.described(id)
+
     def tasks(self) -> Iterator[str]:
         """Every id of which a bundle, an exit file or runtime state is left."""
         exits = (name for name in os.listdir(self._eyes.exits) if not name.startswith("."))

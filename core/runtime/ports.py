@@ -183,6 +183,9 @@ class Shim(Protocol):
     def tasks(self) -> Iterator[str]:
         """The ids of which anything is here, whatever their phase."""
 
+    def described(self, id: str) -> Mapping[str, Any] | None:
+        """The `object` that the task was prepared with; None when it is not there or cannot be read."""
+
     def pids(self, id: str) -> Sequence[int]:
         """The processes of a running task, host numbers."""
 

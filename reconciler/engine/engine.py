@@ -169,6 +169,7 @@ class Engine:
         known = self._faults.get(obj.key)
         failures = known.failures + 1 if known is not None and known.phase == phase else 1
         pause = LOOK_AGAIN if error.retry is Retry.NEVER else delay(failures, jitter=random.random())
+        pause = max(pause, error.seconds)
         if error.retry is Retry.NOW and failures < _CONFLICTS:
             pause = 0.0
         until = self._clock.monotonic() + pause

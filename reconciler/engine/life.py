@@ -15,6 +15,7 @@ from reconciler.engine.cgroup_home import CgroupHome
 from reconciler.engine.engine import Engine
 from reconciler.engine.exits import Exits
 from reconciler.engine.observe import Eyes
+from reconciler.engine.orphans import take_in
 from reconciler.engine.timetable import Timetable
 from reconciler.engine.watcher import Watcher
 from reconciler.engine.workers import Workers
@@ -45,6 +46,8 @@ class Life:
             sweep()
         self.eyes.relist()
         self.exits.start()
+        for key in take_in(self.eyes):
+            _log.warning("%s runs and no store knew of it: taken in as an orphan", key)
         self.engine.resync()
         self.workers.start()
         self.watcher.start()

@@ -19,6 +19,9 @@ from reconciler.store.port import Change, ObjectStore, Put, Remove, WriteConflic
 ENGINE: Final = "engine"
 """The manager of what the agent makes itself."""
 
+ORPHAN: Final = "orphan"
+"""The manager of a workload that runs and that no store remembered: anybody may take it over."""
+
 HAND: Final = "hand"
 """The manager of what was applied without a set."""
 
@@ -144,7 +147,7 @@ def apply_specs(
 
 def _refuse(found: Mapping[Key, Object | None], manager: Manager) -> None:
     there = [obj for obj in found.values() if obj is not None]
-    others = [obj for obj in there if obj.manager != manager.name]
+    others = [obj for obj in there if obj.manager not in (manager.name, ORPHAN)]
     if others and not manager.take_over:
         raise OtherManager(others)
     for obj in there:
