@@ -63,10 +63,12 @@ class CgroupHome:
         if self._base is None or self._own is None:
             return
         cgroups.end(self._own, self._clock)
-        for folder in (self._own.parent, self._base / "monitors", self._base):
-            with contextlib.suppress(OSError):  # monitors or workloads are in it: they stay
-                folder.rmdir()
         self._own = None
+        # The runtime and the monitors' move made the instance's group in every hierarchy, not only in ours.
+        for base in dict.fromkeys((self._base, *(top / self._base.name for top in cgroups.hierarchies().all()))):
+            for folder in (base / "helpers", base / "monitors", base):
+                with contextlib.suppress(OSError):  # not there, or monitors or workloads are in it: they stay
+                    folder.rmdir()
 
     def _end_others(self, own: Path) -> None:
         for folder in sorted(own.parent.iterdir()):
