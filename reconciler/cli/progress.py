@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, TextIO
 
-from core.clock import Clock
+from core.clock import Clock, parse_timestamp
 from reconciler.cli.columns import message
 from reconciler.cli.terminal import LiveLines, is_terminal, printable
 from reconciler.cli.texts import amount
@@ -121,8 +121,7 @@ def _here(layer: Mapping[str, Any]) -> int:
 def stage(obj: Object, rate: float) -> str:
     """What an object is at, in a few words; `rate` in bytes a second."""
     if obj.deleted is not None:
-        found = condition(obj.status, "Reconciling") or condition(obj.status, "Stalled")
-        return "deleting" + (f": {printable(found['message'])}" if found is not None and found["message"] else "")
+        return f"deleting: {text}" if (text := _wait_since(obj, obj.deleted)) else "deleting"
     if obj.status.get("observedGeneration") != obj.generation:
         return "pending"
     if obj.kind is Kind.IMAGE and obj.status.get("layers") and not obj.status.get("lastError"):
@@ -132,6 +131,15 @@ def stage(obj: Object, rate: float) -> str:
     if obj.status.get("lastError") or (going is not None and going["reason"] == "Progressing"):
         return text
     return f"{'stalled' if is_true(obj.status, 'Stalled') else 'waiting'}: {text or 'not ready'}"
+
+
+def _wait_since(obj: Object, moment: float) -> str:
+    """What it waits for, unless that was said before `moment` and so is about something else."""
+    for kind in ("Stalled", "Reconciling"):
+        found = condition(obj.status, kind)
+        if found is not None and found["status"] == "True" and parse_timestamp(found["lastTransitionTime"]) >= moment:
+            return printable(found["message"])
+    return ""
 
 
 def _layers(obj: Object, rate: float) -> str:

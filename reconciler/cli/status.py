@@ -58,7 +58,9 @@ def command(node: Node, watch: bool, oneline: bool) -> int:
 def look(node: Node) -> Picture:
     """The node as it is now."""
     store = node.store()
-    return Picture(str(node.paths.root), engine_of(node), store.list() if store is not None else ())
+    objects = store.list() if store is not None else ()
+    asked_for = [obj for obj in objects if obj.kind is not Kind.NODE]  # the node is what the screen is about
+    return Picture(str(node.paths.root), engine_of(node), asked_for)
 
 
 def engine_of(node: Node) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -14,6 +15,14 @@ from reconciler.store.port import Event, Put
 from reconciler.store.sqlite import open_store
 
 
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
 @dataclass
 class Cli:
     """`run(words)` gives exit code, stdout and stderr; `fill` puts objects and events into the store."""
@@ -21,12 +30,11 @@ class Cli:
     root: Path
     state: Path
     read: Callable[[], tuple[str, str]]
-    base: list[str] = field(default_factory=list)
 
-    def __call__(self, *words: str) -> tuple[int, str, str]:
+    def __call__(self, *words: str | Path) -> Done:
         """Run a command on this node."""
-        code = run(["--root", str(self.root), "--state", str(self.state), *words])
-        return (code, *self.read())
+        code = run(["--root", str(self.root), "--state", str(self.state), *map(str, words)])
+        return Done(code, *self.read())
 
     def fill(self, *objects: Object, events: tuple[Event, ...] = ()) -> None:
         """Store objects with their status as they are."""
