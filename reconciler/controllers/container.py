@@ -8,11 +8,12 @@ from typing import Any
 from core.clock import timestamp
 from core.runtime.ports import TaskPhase
 from reconciler.decide.attempts import Memory
-from reconciler.decide.container import plan_container, restarts
+from reconciler.decide.container import plan_container
 from reconciler.decide.facts import ContainerFacts, Dependency, Facts, ImageSeen, Now, SandboxView, TaskSeen
 from reconciler.decide.others import image_wish, sandbox_hash
 from reconciler.decide.references import image_key, sandbox_key, secrets_of, volumes_of
 from reconciler.decide.summary import Detail, condition, is_true, stalled
+from reconciler.decide.switching import restarts
 from reconciler.engine.observe import Eyes
 from reconciler.model.actions import Plan
 from reconciler.model.identity import Key, Kind
@@ -67,12 +68,12 @@ class ContainerController:
 
     def _image(self, key: Key) -> ImageSeen | None:
         obj = self._eyes.store.get(key)
-        if obj is None or obj.deleted is not None:
+        if obj is None:
             return None
-        ready = bool(obj.record.get("chain")) and obj.record.get("wish") == image_wish(
-            obj.spec, self._eyes.node.platform
-        )
-        return ImageSeen(key, ready, obj.record if ready else {}, obj.owners, _trouble(obj), stalled(obj))
+        wish = image_wish(obj.spec, self._eyes.node.platform)
+        ready = bool(obj.record.get("chain")) and obj.record.get("wish") == wish and obj.deleted is None
+        record = obj.record if ready else {}
+        return ImageSeen(key, ready, record, obj.owners, _trouble(obj), stalled(obj), obj.deleted is not None)
 
     def _sandbox(self, key: Key) -> SandboxView | None:
         obj = self._eyes.store.get(key)
@@ -105,6 +106,8 @@ class ContainerController:
 
 
 def _trouble(obj: Object) -> str:
+    if obj.deleted is not None:
+        return "it is being deleted"
     ready = condition(obj.status, "Ready")
     return str(ready["message"]) if ready is not None and ready["status"] != "True" else ""
 
@@ -160,6 +163,8 @@ def _state(
     if task is not None and task.phase in (TaskPhase.RUNNING, TaskPhase.PAUSED):
         word = "Running" if task.phase is TaskPhase.RUNNING else "Paused"
         return (word, True, word, f"pid {task.pid}")
+    if task is not None and task.phase is TaskPhase.LOST and task.alive:
+        return ("Running", False, "MonitorLost", f"pid {task.pid} runs on unwatched, and is being stopped")
     ended = memory.current_ended()
     if ended is not None and not restarts(spec.restart.policy, ended):
         code = "unknown code" if ended.code is None else f"code {ended.code}"

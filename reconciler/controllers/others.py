@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from core.runtime.ports import SandboxPhase
+from reconciler.decide.attempts import Memory
 from reconciler.decide.facts import Facts, ImageFacts, Now, PlainFacts, SandboxFacts, SnapshotFacts, VolumeFacts
 from reconciler.decide.others import (
     image_wish,
@@ -16,6 +17,7 @@ from reconciler.decide.others import (
     plan_volume,
     snapshot_name,
 )
+from reconciler.decide.references import volumes_of
 from reconciler.decide.summary import Detail
 from reconciler.engine.observe import Eyes
 from reconciler.model.actions import Plan
@@ -50,13 +52,17 @@ class ImageController:
         record = obj.record
         driver, chain = str(record.get("driver", "")), str(record.get("chain", ""))
         unpacked = bool(chain) and self._eyes.committed(driver, chain) and self._eyes.held(record.get("blobs", ()))
-        snapshot = self._eyes.store.get(Key(Kind.SNAPSHOT, snapshot_name(driver, chain))) if chain else None
+        name = Key(Kind.SNAPSHOT, snapshot_name(driver, chain))
+        snapshot = self._eyes.store.get(name) if chain else None
+        owned = self._eyes.store.owned(obj.key) if unpacked else ()
         credentials = obj.spec.get("credentials", {}).get("secret")
         return ImageFacts(
             obj=obj,
             default_platform=self._eyes.node.platform,
             unpacked=unpacked,
             has_snapshot_object=snapshot is not None and obj.key in snapshot.owners and snapshot.deleted is None,
+            snapshot_going=snapshot is not None and snapshot.deleted is not None,
+            former=frozenset(one.key for one in owned if one.kind is Kind.SNAPSHOT and one.key != name),
             users=_wanted_users(self._eyes, self._users(obj.key)) if obj.deleted is not None else frozenset(),
             secret_missing=bool(credentials) and self._eyes.store.get(Key(Kind.SECRET, credentials)) is None,
             progress=self._eyes.progress(obj.key),
@@ -86,7 +92,7 @@ class SnapshotController:
 
     kind = Kind.SNAPSHOT
     creates = ()
-    reads = (Kind.CONTAINER,)
+    reads = (Kind.IMAGE,)
 
     def __init__(self, eyes: Eyes) -> None:
         self._eyes = eyes
@@ -100,6 +106,7 @@ class SnapshotController:
             obj=obj,
             exists=exists,
             busy=dying and exists and self._eyes.has_children(driver, chain),
+            wanted=dying and any(_is_from(image, driver, chain) for image in self._eyes.store.list(Kind.IMAGE)),
             usage=obj.status.get("usage") or (self._eyes.usage(driver, chain) if exists and not dying else {}),
             fault=fault,
         )
@@ -114,6 +121,11 @@ class SnapshotController:
         assert isinstance(facts, SnapshotFacts)
         word = "Committed" if facts.exists else "Missing"
         return Detail(facts.exists, word, word.lower(), {"usage": dict(facts.usage)})
+
+
+def _is_from(image: Object, driver: str, chain: str) -> bool:
+    record = image.record
+    return image.deleted is None and (record.get("driver"), record.get("chain")) == (driver, chain)
 
 
 class SandboxController:
@@ -133,7 +145,8 @@ class SandboxController:
         users = self._users(obj.key)
         in_use: frozenset[str] = frozenset()
         if obj.deleted is not None or len(seen) > 1:
-            in_use = self._eyes.joined(filter(None, map(self._eyes.store.get, users)))
+            # Of all containers: one that is on its way to another sandbox does not name this one any more.
+            in_use = self._eyes.joined(self._eyes.store.list(Kind.CONTAINER))
         wanted = _wanted_users(self._eyes, users) if obj.deleted is not None else frozenset()
         return SandboxFacts(obj, self._eyes.node.boot, seen, in_use, wanted, fault)
 
@@ -166,17 +179,18 @@ class VolumeController:
     def facts(self, obj: Object, fault: Fault | None) -> VolumeFacts:
         """Whether the folder is there, and who mounts it."""
         path = self._eyes.node.volumes / obj.name
-        users = (
-            frozenset(key for key in self._users(obj.key) if self._mounts(key))
-            if obj.deleted is not None
-            else frozenset()
-        )
-        return VolumeFacts(obj, path.is_dir(), users, str(path), fault)
+        if obj.deleted is None:
+            return VolumeFacts(obj, path.is_dir(), path=str(path), fault=fault)
+        users = _wanted_users(self._eyes, self._users(obj.key))
+        in_use = frozenset(one.key for one in self._eyes.store.list(Kind.CONTAINER) if self._mounts(one, obj.name))
+        return VolumeFacts(obj, path.is_dir(), users, in_use, str(path), fault)
 
-    def _mounts(self, key: Key) -> bool:
-        """A wanted container, or a dying one whose task is still here."""
-        obj = self._eyes.store.get(key)
-        return obj is not None and (obj.deleted is None or bool(self._eyes.tasks(obj.name)))
+    def _mounts(self, container: Object, volume: str) -> bool:
+        """Whether a task of the container is here that was made with the volume."""
+        here = self._eyes.task_ids(container.name)
+        memory = Memory.of(container.record)
+        made = (one for one in (memory.current, memory.previous) if one is not None)
+        return any(one.id(container.name) in here and volume in volumes_of(one.spec) for one in made)
 
     def plan(self, facts: Facts, now: Now) -> Plan:
         """Make, keep, remove."""

@@ -38,6 +38,11 @@ class Attempt:
         """The task's id."""
         return str(RuntimeId(name, self.hash, self.attempt))
 
+    @property
+    def policy(self) -> str:
+        """The restart policy it was made under."""
+        return str(self.spec.get("restart", {}).get("policy", "Always"))
+
     def to_json(self) -> dict[str, Any]:
         """A form for the record."""
         return {name: getattr(self, name) for name in self.__slots__}

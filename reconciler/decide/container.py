@@ -3,27 +3,37 @@
 The story of one attempt: *remember* its number → *prepare* its root and bundle (an older attempt still runs) →
 *stop* the older one → *create* → *start* → drop the older one. Each step is taken only when what was seen says that
 the one before is done, so that it does not matter where we were killed.
+
+Rules of this file: a number whose making is in doubt is given up for the next; only what was never prepared keeps its.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from core.runtime.ports import TaskPhase
-from reconciler.decide.attempts import (
-    Attempt,
-    Ended,
-    Memory,
-    container_hash,
-    failures_after,
-    next_attempt,
-    restart_delay,
-)
+from reconciler.decide.attempts import Attempt, Ended, Memory, failures_after, restart_delay
 from reconciler.decide.facts import ContainerFacts, Now, TaskSeen
 from reconciler.decide.stopping import goodbye, stop_task
-from reconciler.decide.surroundings import disown_unneeded, ensure_owned, needs
+from reconciler.decide.surroundings import around, disown_unneeded, ensure_owned, needs
+from reconciler.decide.switching import (
+    anew,
+    failed_switch,
+    fresh,
+    good_before,
+    is_live,
+    may_have_run,
+    replaced_by,
+    restarts,
+    runs,
+    switch_fault,
+    task_of,
+    tried,
+    unchanged,
+    wanted_again,
+)
 from reconciler.model.actions import (
     Action,
     Await,
@@ -39,120 +49,89 @@ from reconciler.model.actions import (
 )
 from reconciler.model.kinds.container import ContainerSpec
 
-NEVER_RAN: Final = (TaskPhase.ABSENT, TaskPhase.PREPARED, TaskPhase.HALF_MADE)
-LIVE: Final = (TaskPhase.CREATED, TaskPhase.RUNNING, TaskPhase.PAUSED)
-
 
 def plan_container(facts: ContainerFacts, spec: ContainerSpec, now: Now) -> Plan:
     """What to do for a container now."""
     memory = Memory.of(facts.obj.record)
+    memory = replace(memory, attempt=max(memory.attempt, *(task.attempt for task in facts.tasks), 0))
     if facts.obj.deleted is not None:
         return _teardown(facts, spec, memory, now)
     if owned := tuple(ensure_owned(facts)):
         return Plan(owned)
     waits = tuple(needs(facts))
     if memory.current is None:
-        return Plan((), waits, "") if waits else _begin(facts, spec, memory, now, "created")
-    revert = _revert(facts, memory, waits)
-    if revert is not None:
-        return revert
-    if not waits and (cause := _replaced_by(facts, memory)):
-        return _begin(facts, spec, memory, now, cause)
-    return _with_waits(_keep(facts, spec, memory, now), waits)
+        return Plan((), waits) if waits else _begin(facts, spec, memory, now, "created")
+    if waits and _is_done(memory, spec) and unchanged(facts, memory.current):
+        return _keep(facts, spec, memory, now)  # it needs nothing any more
+    plan = _revert(facts, spec, memory, waits, now)
+    if plan is None and not waits and (cause := replaced_by(facts, memory)):
+        plan = _begin(facts, spec, memory, now, cause)
+    if plan is None:
+        plan = _keep(facts, spec, memory, now)
+    return replace(plan, waits=(*plan.waits, *failed_switch(facts, memory), *waits))
 
 
-def _with_waits(plan: Plan, waits: tuple[Await, ...]) -> Plan:
-    return replace(plan, waits=(*plan.waits, *waits)) if waits else plan
-
-
-def _task(facts: ContainerFacts, attempt: int) -> TaskSeen | None:
-    return next((task for task in facts.tasks if task.attempt == attempt), None)
-
-
-def _live(task: TaskSeen | None) -> bool:
-    return task is not None and (task.phase in LIVE or (task.phase is TaskPhase.LOST and task.alive))
-
-
-def desired_hash(facts: ContainerFacts) -> str:
-    """The hash that the container's current attempt should have."""
-    image = facts.image.record if facts.image is not None else {}
-    return container_hash(facts.obj.spec, image, facts.secrets)
-
-
-def _replaced_by(facts: ContainerFacts, memory: Memory) -> str:
-    """Why the current attempt must give way, or ""."""
-    current = memory.current
-    if current is None or facts.sandbox is None:
-        return ""
-    wanted = desired_hash(facts)
-    if memory.failed_switch is not None and memory.failed_switch["hash"] == wanted:
-        wanted = current.hash  # that spec was tried and failed; the one before runs until the spec changes again
-    if current.hash != wanted:
-        return "spec changed"
-    unfinished = memory.current_ended() is None and current.boot == facts.boot
-    if current.sandbox != facts.sandbox.id and unfinished:
-        return "sandbox changed"
-    return ""
+def _is_done(memory: Memory, spec: ContainerSpec) -> bool:
+    ended = memory.current_ended()
+    return ended is not None and not restarts(spec.restart.policy, ended)
 
 
 def _begin(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now, cause: str) -> Plan:
     """A new attempt of the wanted spec; what runs goes on until it is prepared."""
-    assert facts.image is not None
-    assert facts.sandbox is not None
-    attempt = Attempt(
-        attempt=memory.attempt + 1,
-        hash=desired_hash(facts),
-        sandbox=facts.sandbox.id,
-        boot=facts.boot,
-        at=now.wall,
-        spec=dict(facts.obj.spec),
-        image=dict(facts.image.record),
-    )
-    previous = memory.previous or memory.current
-    if previous is not None and not _live(_task(facts, previous.attempt)):
-        previous = None
-    remembered: dict[str, Any] = {
+    attempt, before = fresh(facts, memory, now), good_before(facts, memory)
+    changes: dict[str, Any] = {
         "attempt": attempt.attempt,
         "current": attempt.to_json(),
-        "previous": None if previous is None else previous.to_json(),
+        "previous": None if before is None else before.to_json(),
         "failures": 0,
-        "failedSwitch": None,
     }
-    record = Remember(facts.obj.key, remembered)
-    return Plan((record, *_launch(facts, spec, attempt)), (), cause)
+    if not tried(facts, memory):
+        changes["failedSwitch"] = None
+    return Plan((Remember(facts.obj.key, changes), *_launch(facts, spec, attempt)), (), cause)
+
+
+def _begin_anew(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> tuple[Action, ...]:
+    """The same spec under the next number, with all that follows; nothing while what it needs is not there."""
+    assert memory.current is not None
+    if any(around(facts)):
+        return ()
+    again = anew(facts, memory, memory.current, now)
+    remember = Remember(facts.obj.key, {"attempt": again.attempt, "current": again.to_json()})
+    return (remember, *_launch(facts, spec, again))
 
 
 def _launch(facts: ContainerFacts, spec: ContainerSpec, attempt: Attempt) -> Iterator[Action]:
     """From nothing to running; only to prepared when another attempt must be stopped first: two never run together."""
     id = attempt.id(facts.obj.name)
     yield PrepareTask(facts.obj.key, id, attempt.spec, attempt.image, attempt.sandbox)
-    if not any(_live(task) for task in facts.tasks if task.attempt != attempt.attempt):
+    if not any(is_live(task) for task in facts.tasks if task.id != id):
         yield CreateTask(id)
         yield from _start(facts, spec, attempt)
 
 
 def _start(facts: ContainerFacts, spec: ContainerSpec, attempt: Attempt) -> Iterator[Action]:
     """Start, after noting so where an interruption must not lead to a second run."""
-    if spec.restart.policy != "Always" and not attempt.started:
+    if not attempt.started and (spec.restart.policy, attempt.policy) != ("Always", "Always"):
         yield Remember(facts.obj.key, {"current": replace(attempt, started=True).to_json()})
     yield StartTask(facts.obj.key, attempt.id(facts.obj.name))
 
 
-def _revert(facts: ContainerFacts, memory: Memory, waits: tuple[Await, ...]) -> Plan | None:
+def _revert(
+    facts: ContainerFacts, spec: ContainerSpec, memory: Memory, waits: tuple[Await, ...], now: Now
+) -> Plan | None:
     """Go back to the attempt that still runs when it is wanted again, or when the switch to the new one failed."""
     current, previous = memory.current, memory.previous
     if current is None or previous is None:
         return None
-    if not waits and _wanted_again(facts, previous) and _live(_task(facts, previous.attempt)):
+    if runs(task_of(facts, previous)):
+        if waits or not wanted_again(facts, previous):
+            return None
         changes: dict[str, Any] = {"current": previous.to_json(), "previous": None, "failedSwitch": None}
         return Plan((Remember(facts.obj.key, changes),), (), "changed back")
-    fault = facts.fault
-    switching = (
-        fault is not None and fault.phase in ("creating", "starting") and current.id(facts.obj.name) in fault.action
-    )
-    if fault is None or not switching or _live(_task(facts, previous.attempt)):
+    fault = switch_fault(facts, memory, spec.restart.policy)
+    if fault is None:
         return None
-    again = next_attempt(memory, previous)
+    again = anew(facts, memory, previous, now)
     changes = {
         "attempt": again.attempt,
         "current": again.to_json(),
@@ -160,51 +139,70 @@ def _revert(facts: ContainerFacts, memory: Memory, waits: tuple[Await, ...]) -> 
         "failedSwitch": {"hash": current.hash, "cause": fault.message},
     }
     message = f"the new attempt failed ({fault.message}); the one before is started again"
-    return Plan((Remember(facts.obj.key, changes, "SwitchFailed", message),), (), "switch failed")
-
-
-def _wanted_again(facts: ContainerFacts, previous: Attempt) -> bool:
-    return facts.sandbox is not None and (previous.hash, previous.sandbox) == (desired_hash(facts), facts.sandbox.id)
+    launch = () if any(around(facts)) else tuple(_launch(facts, spec, again))
+    return Plan((Remember(facts.obj.key, changes, "SwitchFailed", message), *launch), (), "switch failed")
 
 
 def _keep(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> Plan:
     """The current attempt is the right one: bring it to where it should be."""
     current = memory.current
     assert current is not None
-    id = current.id(facts.obj.name)
-    task = _task(facts, current.attempt)
-    phase = TaskPhase.ABSENT if task is None else task.phase
-    if memory.current_ended() is not None and not (task and _live(task)):
+    task = task_of(facts, current)
+    if memory.current_ended() is not None and not is_live(task):
         return _after_end(facts, spec, memory, now)
-    match phase:
-        case TaskPhase.ABSENT if current.started or current.boot != facts.boot:
-            reason = "NodeRebooted" if current.boot != facts.boot else "TaskLost"
-            return _remember_end(facts, memory, Ended(current.attempt, None, now.wall, reason=reason))
+    if task is None:
+        return _absent(facts, spec, memory, current, now)
+    match task.phase:
         case TaskPhase.ABSENT:
-            return Plan(tuple(_launch(facts, spec, current)))
+            return _absent(facts, spec, memory, current, now)
         case TaskPhase.PREPARED:
             return _switch(facts, spec, memory, current, now)
         case TaskPhase.HALF_MADE:
-            again = replace(next_attempt(memory, current), at=now.wall)
-            remember = Remember(facts.obj.key, {"attempt": again.attempt, "current": again.to_json()})
-            return Plan((_delete(facts, id, current), remember))
+            return Plan((_delete(facts, task.id, memory), *_begin_anew(facts, spec, memory, now)))
         case TaskPhase.CREATED:
-            return Plan(tuple(_start(facts, spec, current)))
+            others = _stop_others(facts, spec, memory, now)
+            return others if others is not None else Plan(tuple(_start(facts, spec, current)))
         case TaskPhase.RUNNING | TaskPhase.PAUSED:
-            return _running(facts, spec, memory, current, now)
+            return _running(facts, spec, memory, now)
         case TaskPhase.STOPPED | TaskPhase.LOST:
-            assert task is not None
             return _ending(facts, spec, memory, task, now)
+
+
+def _absent(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, current: Attempt, now: Now) -> Plan:
+    """Nothing of the current attempt is here: it was never prepared, or it is gone."""
+    rebooted = current.boot != facts.boot
+    if current.started or (rebooted and may_have_run(current)):
+        reason = "NodeRebooted" if rebooted else "TaskLost"
+        return _remember_end(facts, memory, Ended(current.attempt, None, now.wall, reason=reason))
+    fault = facts.fault
+    of_this_spec = f"'{facts.obj.name}-{current.hash}-"
+    unprepared = fault is not None and fault.phase == "preparing" and of_this_spec in fault.action
+    if unprepared and not rebooted and _is_at_home(facts, current):
+        return Plan(tuple(_launch(facts, spec, current)))
+    return Plan(_begin_anew(facts, spec, memory, now))
+
+
+def _is_at_home(facts: ContainerFacts, current: Attempt) -> bool:
+    """Whether its sandbox is there."""
+    return facts.sandbox is not None and facts.sandbox.ready and facts.sandbox.id == current.sandbox
 
 
 def _switch(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, current: Attempt, now: Now) -> Plan:
     """Prepared: stop all older attempts, then create and start."""
-    if facts.sandbox is None or not facts.sandbox.ready:
+    if not _is_at_home(facts, current):
         return Plan()
-    for task in facts.tasks:
-        if task.attempt != current.attempt and _live(task):
+    others = _stop_others(facts, spec, memory, now)
+    return others or Plan((CreateTask(current.id(facts.obj.name)), *_start(facts, spec, current)))
+
+
+def _stop_others(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> Plan | None:
+    """The next step towards the end of every other attempt; None when none of them lives."""
+    assert memory.current is not None
+    others = [task for task in facts.tasks if task.id != memory.current.id(facts.obj.name) and is_live(task)]
+    for task in others:
+        if runs(task):
             return _stop(facts, spec, task, now)
-    return Plan((CreateTask(current.id(facts.obj.name)), *_start(facts, spec, current)))
+    return Plan(tuple(_delete(facts, task.id, memory) for task in others)) if others else None
 
 
 def _stop(facts: ContainerFacts, spec: ContainerSpec, task: TaskSeen, now: Now) -> Plan:
@@ -214,48 +212,40 @@ def _stop(facts: ContainerFacts, spec: ContainerSpec, task: TaskSeen, now: Now) 
     return stop_task(facts.obj.key, task, facts.stopping, goodbye(spec, made.image if made else {}), now)
 
 
-def _running(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, current: Attempt, now: Now) -> Plan:
-    """It runs: drop older attempts, bring limits in line, forget the switch."""
+def _running(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> Plan:
+    """It runs: bring limits in line, forget the switch, drop older attempts."""
+    current = memory.current
+    assert current is not None
+    if (others := _stop_others(facts, spec, memory, now)) is not None:
+        return others
     actions: list[Action] = []
-    for task in facts.tasks:
-        if task.attempt == current.attempt:
-            continue
-        if _live(task):
-            return _stop(facts, spec, task, now)
-        actions.append(_delete(facts, task.id, memory.previous or current))
     wanted = facts.obj.spec.get("resources", {})
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = {} if memory.previous is None else {"previous": None}
     if wanted != current.spec.get("resources", {}):
         actions.append(UpdateTask(current.id(facts.obj.name), wanted))
         changed = {name: value for name, value in current.spec.items() if name != "resources"}
         changes["current"] = replace(current, spec={**changed, **({"resources": wanted} if wanted else {})}).to_json()
-    if memory.previous is not None:
-        changes["previous"] = None
+    known = not any(needs(facts))
+    if known and memory.failed_switch is not None and not tried(facts, memory):
+        changes["failedSwitch"] = None  # the manifest has changed since: it may be changed to that again
     if changes:
         actions.append(Remember(facts.obj.key, changes))
-    actions.extend(disown_unneeded(facts))
-    return Plan(tuple(actions), tuple(_failed_switch(facts, memory)))
-
-
-def _failed_switch(facts: ContainerFacts, memory: Memory) -> Iterator[Await]:
-    failed = memory.failed_switch
-    if failed is not None and failed["hash"] == desired_hash(facts):
-        yield Await(
-            "SwitchFailed",
-            f"the changed container could not be started ({failed['cause']}); the one before was started again",
-            None,
-            stalled=True,
-            hint="Change the manifest; the failed spec is not tried again by itself.",
-        )
+    actions.extend(_drop_older(facts, memory))
+    if known and not tried(facts, memory):
+        actions.extend(disown_unneeded(facts))
+    return Plan(tuple(actions))
 
 
 def _ending(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, task: TaskSeen, now: Now) -> Plan:
     """It ended, or its monitor did: write down how."""
     if task.phase is TaskPhase.LOST:
+        current = memory.current
+        assert current is not None
         if task.alive:
             return _stop(facts, spec, task, now)
-        current = memory.current
-        reason = "NodeRebooted" if current is not None and current.boot != facts.boot else "MonitorLost"
+        if not may_have_run(current):
+            return Plan((_delete(facts, task.id, memory), *_begin_anew(facts, spec, memory, now)))
+        reason = "NodeRebooted" if current.boot != facts.boot else "MonitorLost"
         return _remember_end(facts, memory, Ended(task.attempt, None, now.wall, reason=reason))
     seen = task.exit
     assert seen is not None
@@ -265,15 +255,10 @@ def _ending(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, task: Ta
 
 def _remember_end(facts: ContainerFacts, memory: Memory, ended: Ended) -> Plan:
     failures = memory.failures if ended.reason == "NodeRebooted" else failures_after(memory, ended)
-    changes = {"ended": ended.to_json(), "failures": failures if ended.failed else max(1, failures)}
     code = "unknown code" if ended.code is None else f"code {ended.code}"
     message = f"attempt {ended.attempt} ended with {code}"
+    changes = {"ended": ended.to_json(), "failures": failures}
     return Plan((Remember(facts.obj.key, changes, ended.reason, message),))
-
-
-def restarts(policy: str, ended: Ended) -> bool:
-    """Whether the restart policy asks for another run after this end."""
-    return policy == "Always" or (policy == "OnFailure" and ended.failed)
 
 
 def _after_end(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> Plan:
@@ -281,45 +266,61 @@ def _after_end(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: 
     ended, current = memory.current_ended(), memory.current
     assert ended is not None
     assert current is not None
+    if (others := _stop_others(facts, spec, memory, now)) is not None:
+        return others
     if not restarts(spec.restart.policy, ended):
-        return Plan(tuple(_drop_older(facts, current)), tuple(_failed_switch(facts, memory)))
-    if facts.sandbox is None or not facts.sandbox.ready:
+        return _done(facts, memory)
+    if any(around(facts)):
         return Plan()
-    pause = restart_delay(memory.failures, spec.restart.max_delay)
-    left = min(pause, ended.at + pause - now.wall)  # a clock that jumped back must not stretch it
-    if ended.reason != "NodeRebooted" and left > 0.001:
+    left = _pause_left(memory, ended, spec.restart.max_delay, now)
+    if left > 0.001:
         message = f"ended with {ended.reason} ({memory.failures} in a row); next start in {left:.0f} s"
-        return Plan(tuple(_drop_older(facts, current)), (Await("BackOff", message, left),))
-    again = replace(
-        next_attempt(memory, current),
-        at=now.wall,
-        boot=facts.boot,
-        sandbox=facts.sandbox.id,
-    )
-    changes = {"attempt": again.attempt, "current": again.to_json(), "previous": None, "restarts": memory.restarts + 1}
-    message = f"attempt {again.attempt} after {ended.reason}"
-    remember = Remember(facts.obj.key, changes, "Restarting", message)
+        return Plan(tuple(_drop_older(facts, memory)), (Await("BackOff", message, left),))
+    again = anew(facts, memory, current, now)
+    changes = {"attempt": again.attempt, "current": again.to_json(), "restarts": memory.restarts + 1}
+    remember = Remember(facts.obj.key, changes, "Restarting", f"attempt {again.attempt} after {ended.reason}")
     return Plan((remember, *_launch(facts, spec, again)), (), "restart")
 
 
-def _drop_older(facts: ContainerFacts, current: Attempt) -> Iterator[Action]:
+def _pause_left(memory: Memory, ended: Ended, most: float, now: Now) -> float:
+    """Seconds until the next start. A clock that is now before the end has jumped back: then nothing is left."""
+    if ended.reason == "NodeRebooted" or now.wall < ended.at:
+        return 0.0
+    return ended.at + restart_delay(memory.failures, most) - now.wall
+
+
+def _done(facts: ContainerFacts, memory: Memory) -> Plan:
+    """It ended for good: let go of all but its own remains."""
+    actions: list[Action] = []
+    if memory.previous is not None:
+        actions.append(Remember(facts.obj.key, {"previous": None}))
+    actions.extend(_drop_older(facts, replace(memory, previous=None)))
+    if memory.current is not None and unchanged(facts, memory.current):
+        actions.extend(disown_unneeded(facts))
+    return Plan(tuple(actions))
+
+
+def _drop_older(facts: ContainerFacts, memory: Memory) -> Iterator[Action]:
+    """Remove what is left of other attempts, but of the one to go back to while the current one was not seen to run."""
+    assert memory.current is not None
+    kept = {memory.current.id(facts.obj.name)}
+    if memory.previous is not None and not runs(task_of(facts, memory.current)):
+        kept.add(memory.previous.id(facts.obj.name))
     for task in facts.tasks:
-        if task.attempt != current.attempt and not _live(task):
-            yield _delete(facts, task.id, current)
+        if task.id not in kept and not is_live(task):
+            yield _delete(facts, task.id, memory)
 
 
-def _delete(facts: ContainerFacts, id: str, like: Attempt) -> DeleteTask:
-    return DeleteTask(facts.obj.key, id, str(like.image.get("driver", "")))
+def _delete(facts: ContainerFacts, id: str, memory: Memory, *, keep_log: bool = True) -> DeleteTask:
+    driver = "" if memory.current is None else str(memory.current.image.get("driver", ""))
+    return DeleteTask(facts.obj.key, id, driver, keep_log)
 
 
 def _teardown(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> Plan:
     """It is to go: stop what runs, remove every attempt, its logs, then let go of the object."""
-    like = memory.current or Attempt(0, "", "", "", 0.0)
-    plan = Plan()
     for task in facts.tasks:
-        if _live(task) and task.phase is not TaskPhase.CREATED:
+        if runs(task):
             return _stop(facts, spec, task, now)
-        plan = replace(plan, actions=(*plan.actions, replace(_delete(facts, task.id, like), keep_log=False)))
-    if plan.actions:
-        return plan
+    if facts.tasks:
+        return Plan(tuple(_delete(facts, task.id, memory, keep_log=False) for task in facts.tasks))
     return Plan((RemoveLogs(facts.obj.name), Release(facts.obj.key)), (), "deleted")

@@ -55,6 +55,7 @@ class ImageSeen:
     owners: frozenset[Key] = frozenset()
     trouble: str = ""
     stalled: bool = False
+    deleting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class ContainerFacts:
 
 @dataclass(frozen=True, slots=True)
 class SandboxSeen:
-    """One sandbox as found on the node; `boot`: it was made in this boot."""
+    """One sandbox as found on the node."""
 
     id: str
     hash: str
@@ -136,6 +137,10 @@ class ImageFacts:
     unpacked: bool = False
     """Whether the chain in the record is a committed snapshot and its blobs are held."""
     has_snapshot_object: bool = False
+    snapshot_going: bool = False
+    """Whether that object is on its way out."""
+    former: frozenset[Key] = frozenset()
+    """The Snapshot objects that it owns beside that one: of what it was before."""
     users: frozenset[Key] = frozenset()
     """The Container objects that name this image and are not on their way out."""
     secret_missing: bool = False
@@ -151,6 +156,8 @@ class SnapshotFacts:
     exists: bool
     busy: bool
     """Whether a task's root rests on it."""
+    wanted: bool = False
+    """Whether an Image that stays was unpacked into it."""
     usage: Mapping[str, int] = field(default_factory=dict)
     fault: Fault | None = None
 
@@ -162,7 +169,9 @@ class VolumeFacts:
     obj: Object
     exists: bool
     users: frozenset[Key] = frozenset()
-    """Containers that mount it: wanted ones, and dying ones whose task is still here."""
+    """The Container objects that mount it and are not on their way out."""
+    in_use: frozenset[Key] = frozenset()
+    """The Container objects with a task here that mounts it, whatever their spec says now."""
     path: str = ""
     fault: Fault | None = None
 

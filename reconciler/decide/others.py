@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from core.runtime.ports import SandboxPhase
 from reconciler.decide.facts import ImageFacts, SandboxFacts, SandboxSeen, SnapshotFacts, VolumeFacts
 from reconciler.model.actions import (
     Action,
     Await,
+    Disown,
     EnsureOwned,
     ForgetImage,
     MakeSandbox,
@@ -27,11 +28,17 @@ from reconciler.model.kinds.image import ImageSpec
 from reconciler.model.kinds.volume import VolumeSpec
 from reconciler.model.objects import Object
 
+_POLL: Final = 5.0
+"""Seconds between two looks at what a task of somebody else's still holds: not every end of a task is told to us."""
 
-def _in_use(users: frozenset[Key]) -> Await:
+
+def _in_use(obj: Object, users: frozenset[Key]) -> tuple[Await, ...]:
+    """That wanted objects need `obj`. What the engine made goes all the same: who needs it has it made anew."""
+    if not users or obj.manager == "engine":
+        return ()
     names = ", ".join(str(key) for key in sorted(users)[:5])
     hint = f"Delete {names} first, or change it so that it does not need this."
-    return Await("InUse", f"still used by {names}", stalled=True, hint=hint)
+    return (Await("InUse", f"still used by {names}", stalled=True, hint=hint),)
 
 
 def snapshot_name(driver: str, chain: str) -> str:
@@ -52,7 +59,8 @@ def plan_image(facts: ImageFacts, spec: ImageSpec) -> Plan:
     """Pull it, name its snapshot, keep it; forget its blobs when it goes."""
     key, record = facts.obj.key, facts.obj.record
     if facts.obj.deleted is not None:
-        return Plan((), (_in_use(facts.users),)) if facts.users else Plan((ForgetImage(key), Release(key)))
+        held = _in_use(facts.obj, facts.users)
+        return Plan((), held) if held else Plan((ForgetImage(key), Release(key)), (), "deleted")
     wish = image_wish(facts.obj.spec, facts.default_platform)
     secret = spec.credentials.secret if spec.credentials is not None else ""
     if record.get("wish") != wish or not facts.unpacked:
@@ -62,9 +70,11 @@ def plan_image(facts: ImageFacts, spec: ImageSpec) -> Plan:
             )
         pull = PullImage(key, wish["ref"], wish["platform"], wish["driver"], secret, spec.pull_policy == "Never")
         return Plan((pull,), (), "pull" if not record else "changed")
+    if facts.snapshot_going:
+        return Plan((), (Await("SnapshotGoing", "the object that names its snapshot is being removed", _POLL),))
     if record.get("chain") and not facts.has_snapshot_object:
         return Plan((EnsureOwned(key, snapshot_of(record)),))
-    return Plan()
+    return Plan(tuple(Disown(one, key) for one in sorted(facts.former)))
 
 
 def snapshot_of(record: Mapping[str, Any]) -> Object:
@@ -79,6 +89,8 @@ def plan_snapshot(facts: SnapshotFacts) -> Plan:
     """A Snapshot object only names what its images unpacked; when the last of them goes, so do the files."""
     if facts.obj.deleted is None:
         return Plan()
+    if facts.wanted:
+        return Plan((Release(facts.obj.key),), (), "still wanted: named anew")
     if facts.busy:
         return Plan((), (Await("InUse", "a container's root rests on it"),))
     spec = facts.obj.spec
@@ -120,10 +132,10 @@ def _unused(facts: SandboxFacts, keep: str) -> Iterator[SandboxSeen]:
 
 
 def _sandbox_teardown(facts: SandboxFacts) -> Plan:
-    if facts.users:
-        return Plan((), (_in_use(facts.users),))
+    if held := _in_use(facts.obj, facts.users):
+        return Plan((), held)
     if any(one.id in facts.in_use for one in facts.seen):
-        return Plan((), (Await("InUse", "a container's task is still in it"),))
+        return Plan((), (Await("InUse", "a container's task is still in it", _POLL),))
     return Plan((*(RemoveSandbox(one.id) for one in facts.seen), Release(facts.obj.key)), (), "deleted")
 
 
@@ -134,8 +146,10 @@ def plan_volume(facts: VolumeFacts, spec: VolumeSpec) -> Plan:
         if facts.exists:
             return Plan()
         return Plan((MakeVolume(facts.obj.name, spec.owner, spec.mode),), (), "created")
-    if facts.users:
-        return Plan((), (Await("InUse", "still mounted by " + ", ".join(map(str, sorted(facts.users)))),))
+    if held := _in_use(facts.obj, facts.users):
+        return Plan((), held)
+    if facts.in_use:
+        return Plan((), (Await("InUse", f"still mounted by {', '.join(map(str, sorted(facts.in_use)))}", _POLL),))
     purge = not spec.retain or facts.obj.annotations.get("reconciler/purge") == "true"
     remove = (RemoveVolume(facts.obj.name),) if purge and facts.exists else ()
     return Plan((*remove, Release(key)), (), "deleted")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from core.errors import Retry
 from reconciler.decide.facts import Now
-from reconciler.decide.summary import LOOK_AGAIN
-from reconciler.model.actions import Action, Await, Plan
+from reconciler.decide.summary import until_blocked_again
+from reconciler.model.actions import Action, Await, CreateTask, Plan, PrepareTask, StartTask
+from reconciler.model.identity import RuntimeId
 from reconciler.model.outcome import Blocked, Fault, Outcome, RetryAfter, Settled
 
 
@@ -14,9 +15,21 @@ def performable(plan: Plan, fault: Fault | None, now: Now) -> tuple[Action, ...]
     if fault is None or now.monotonic >= fault.until:
         return plan.actions
     for index, action in enumerate(plan.actions):
-        if action.phase == fault.phase:
+        if _is_held_up(action, fault):
             return plan.actions[:index]
     return plan.actions
+
+
+def _is_held_up(action: Action, fault: Fault) -> bool:
+    """Whether it is what failed: the same phase and, for an attempt, the same spec, whatever the attempt's number."""
+    if action.phase != fault.phase:
+        return False
+    match action:
+        case PrepareTask(id=id) | CreateTask(id=id) | StartTask(id=id):
+            known = RuntimeId.parse(id)
+            return known is None or f"'{known.name}-{known.hash}-" in fault.action
+        case _:
+            return True
 
 
 def outcome_of(plan: Plan, fault: Fault | None, now: Now) -> Outcome:
@@ -24,9 +37,10 @@ def outcome_of(plan: Plan, fault: Fault | None, now: Now) -> Outcome:
     if plan.converged:
         return Settled()
     if plan.actions and fault is not None:
+        message = "; ".join([fault.message, *(wait.message for wait in plan.waits if wait.stalled)])
         if fault.retry is Retry.NEVER:
-            return Blocked(fault.reason, fault.message, fault.hint)
-        return RetryAfter(fault.reason, fault.message, max(0.0, fault.until - now.monotonic))
+            return Blocked(fault.reason, message, fault.hint)
+        return RetryAfter(fault.reason, message, max(0.0, fault.until - now.monotonic))
     return outcome_of_waits(plan.waits)
 
 
@@ -50,4 +64,4 @@ def look_again(outcome: Outcome, fault: Fault | None, now: Now) -> float | None:
         case RetryAfter(seconds=seconds):
             return seconds
         case Blocked():
-            return max(0.0, fault.until - now.monotonic) if fault is not None else LOOK_AGAIN
+            return until_blocked_again(fault, now)

@@ -71,11 +71,17 @@ def _ready_words(outcome: Outcome, fault: Fault | None, detail: Detail) -> tuple
 def _next_try(outcome: Outcome, fault: Fault | None, now: Now) -> float | None:
     match outcome:
         case Blocked():
-            return now.wall + (max(0.0, fault.until - now.monotonic) if fault is not None else LOOK_AGAIN)
+            return now.wall + until_blocked_again(fault, now)
         case RetryAfter(seconds=seconds) if seconds is not None:
             return now.wall + seconds
         case _:
             return None
+
+
+def until_blocked_again(fault: Fault | None, now: Now) -> float:
+    """Seconds until what is Blocked is looked at again: when its fault says, if that is still to come."""
+    left = fault.until - now.monotonic if fault is not None else LOOK_AGAIN
+    return left if left > 0 else LOOK_AGAIN
 
 
 def _condition(

@@ -7,7 +7,7 @@ from typing import Any
 
 from core.transfer import reference
 from reconciler.decide.attempts import Memory
-from reconciler.decide.facts import ContainerFacts
+from reconciler.decide.facts import ContainerFacts, ImageSeen, SandboxView
 from reconciler.decide.references import image_key, sandbox_key
 from reconciler.model.actions import Action, Await, Disown, EnsureOwned
 from reconciler.model.identity import FINALIZERS, Key, Kind
@@ -34,13 +34,14 @@ def owned_objects(owner: Key, raw: Mapping[str, Any]) -> Iterator[Object]:
 
 
 def ensure_owned(facts: ContainerFacts) -> Iterator[Action]:
-    """Make what the container owns, where it is not there as it should be."""
+    """Make what the container owns, where it is not there as it should be. What is on its way out must go first."""
     key = facts.obj.key
     for wanted in owned_objects(key, facts.obj.spec):
-        if wanted.kind is Kind.IMAGE:
-            if facts.image is None or key not in facts.image.owners:
-                yield EnsureOwned(key, wanted)
-        elif facts.sandbox is None or key not in facts.sandbox.owners or dict(facts.sandbox.spec) != dict(wanted.spec):
+        seen: ImageSeen | SandboxView | None = facts.image if wanted.kind is Kind.IMAGE else facts.sandbox
+        if seen is not None and seen.deleting:
+            continue
+        moved = isinstance(seen, SandboxView) and dict(seen.spec) != dict(wanted.spec)
+        if seen is None or key not in seen.owners or moved:
             yield EnsureOwned(key, wanted)
 
 
@@ -52,8 +53,18 @@ def disown_unneeded(facts: ContainerFacts) -> Iterator[Action]:
 
 
 def needs(facts: ContainerFacts) -> Iterator[Await]:
-    """What must be there before another attempt may be prepared, and is not."""
+    """What must be there before another spec may be begun, and is not."""
     yield from _image(facts)
+    yield from around(facts)
+    if Memory.of(facts.obj.record).current is None:  # dependencies order first starts only
+        for wanted in facts.dependencies:
+            if not wanted.met:
+                detail = f" ({wanted.detail})" if wanted.detail else ""
+                yield Await("DependencyNotMet", f"{wanted.key} has not {wanted.condition.lower()} yet{detail}")
+
+
+def around(facts: ContainerFacts) -> Iterator[Await]:
+    """What must be there before the same spec may be begun again (its image is remembered), and is not."""
     yield from _sandbox(facts)
     for name, ready in sorted(facts.volumes.items()):
         if not ready:
@@ -63,11 +74,6 @@ def needs(facts: ContainerFacts) -> Iterator[Await]:
             yield Await(
                 "SecretMissing", f"secret/{name} is not there", stalled=True, hint=f"Apply a Secret named {name}."
             )
-    if Memory.of(facts.obj.record).current is None:  # dependencies order first starts only
-        for wanted in facts.dependencies:
-            if not wanted.met:
-                detail = f" ({wanted.detail})" if wanted.detail else ""
-                yield Await("DependencyNotMet", f"{wanted.key} has not {wanted.condition.lower()} yet{detail}")
 
 
 def _image(facts: ContainerFacts) -> Iterator[Await]:
