@@ -25,8 +25,8 @@ test: lint  ## lint, then unit, conformance, property, crash and e2e tests; ends
 demo: setup  ## build images, run a registry and the agent, break things, clean up
 	@scripts/demo
 
-bench: setup  ## print the table of measurements
-	$(PYTEST) -m bench -s
+bench: setup  ## measure against the peers and the goals; print the table, write docs/benchmarks.md
+	.venv/bin/python -m tests.bench
 
 soak: setup  ## what is too long for CI
 	$(PYTEST) -m soak

@@ -1,4 +1,4 @@
-"""The ground that measurements stand on: a node of its own, manifests, timed commands, a quiet disk, the machine's facts."""
+"""What measurements stand on: a node of its own, manifests, timed commands, a quiet disk, the machine's facts."""
 
 import json
 import os
@@ -8,10 +8,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from tests import leftovers
 from tests.conftest import Node
@@ -34,7 +34,9 @@ def run(argv: Sequence[str | Path], *, timeout: float = LIMIT_SECONDS) -> str:
     """Runs a command, gives its stdout; raises `Broken` with its last words when its code is not 0."""
     done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, timeout=timeout)
     if done.returncode != 0:
-        raise Broken(f"{' '.join(str(word) for word in argv)}: exit {done.returncode}: {(done.stderr or done.stdout)[-1500:]}")
+        raise Broken(
+            f"{' '.join(str(word) for word in argv)}: exit {done.returncode}: {(done.stderr or done.stdout)[-1500:]}"
+        )
     return done.stdout
 
 
@@ -53,6 +55,19 @@ def missing(*programs: str) -> str:
 def quiet_disk() -> None:
     """Writes out what earlier runs left dirty, so that the next one does not pay for it."""
     os.sync()
+
+
+Result = TypeVar("Result")
+
+
+def alternate(rounds: int, turns: Mapping[str, Callable[[], Result]]) -> dict[str, list[Result]]:
+    """Gives every tool its turn, round by round, so that what changes on the machine meanwhile meets all alike."""
+    seen: dict[str, list[Result]] = {name: [] for name in turns}
+    for number in range(rounds):
+        for name, turn in turns.items():
+            seen[name].append(turn())
+            say(f"round {number + 1} of {rounds}: {name}: {seen[name][-1]}")
+    return seen
 
 
 @contextmanager
@@ -76,6 +91,17 @@ def fresh_node() -> Iterator[Node]:
     finally:
         node.stop()
         leftovers.clean(node.place)
+
+
+def start_agent(node: Node) -> int:
+    """Starts the node's agent and waits until it holds the engine's lock; gives its pid."""
+    child = node.spawn("agent")
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not leftovers.read_bytes(f"{node.state}/engine.lock").count(f'"pid": {child.pid},'.encode()):
+        if child.poll() is not None or time.monotonic() > deadline:
+            raise Broken(f"the agent does not start: {(node.place.folder / 'agent.log').read_text()[-1500:]}")
+        time.sleep(0.05)
+    return child.pid
 
 
 def apply(node: Node, manifests: Sequence[str], name: str = "all") -> Path:

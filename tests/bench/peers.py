@@ -1,11 +1,11 @@
-"""What we are measured against, each with stores of its own: Debian's containerd with `ctr`, podman, conmon + runc alone."""
+"""What we are measured against, each with its own stores: Debian's containerd with `ctr`, podman, conmon + runc."""
 
 import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from tests import leftovers
-from tests.bench.ground import Broken, run, timed
+from tests.bench.ground import Broken, quiet_disk, run, timed
 
 NAMESPACE: Final = "reconciler-bench"
 CONFIG: Final = """\
@@ -104,12 +104,14 @@ def remove_cgroups(name: str) -> None:
                     os.rmdir(place)
 
 
-def podman_pull(folder: Path, ref: str) -> float:
-    """Seconds that podman takes to pull `ref` into an empty store in `folder`, which it removes again."""
+@contextmanager
+def podman_pull(folder: Path, ref: str) -> Iterator[float]:
+    """Seconds that podman takes to pull `ref` into an empty store in `folder`, which is removed afterwards."""
     folder.mkdir()
     words = ["--root", f"{folder}/root", "--runroot", f"{folder}/run", "--storage-driver", "overlay"]
     try:
-        return timed(["podman", *words, "pull", "--quiet", "--tls-verify=false", ref])
+        quiet_disk()
+        yield timed(["podman", *words, "pull", "--quiet", "--tls-verify=false", ref])
     finally:
         remove_store(folder)
 
@@ -167,7 +169,7 @@ class Floor:
         ]
 
     @staticmethod
-    def _spawn(argv: Sequence[str], env: "os._Environ[str] | dict[str, str]") -> None:
+    def _spawn(argv: list[str], env: "os._Environ[str] | dict[str, str]") -> None:
         null = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1, 2)]
         _, status = os.waitpid(os.posix_spawnp(argv[0], argv, env, file_actions=null), 0)
         if status != 0:
