@@ -64,7 +64,7 @@ def look(node: Node) -> Picture:
 
 
 def engine_of(node: Node) -> str:
-    """Who is this node's engine, in words; empty when nobody is. Makes nothing."""
+    """Who is this node's engine, in words (`the agent with pid …`); empty when nobody is. Makes nothing."""
     from core.proc import boot_id
     from reconciler.engine.lock import Holder
 

@@ -95,7 +95,7 @@ def test_kinds_are_taken_in_any_case_and_number(cli: Cli) -> None:
     assert err.startswith("error: invalid: there is no kind 'pods'\n       Kinds are: Image,")
 
 
-def test_labels_select(cli: Cli) -> None:
+def test_labels_select_what_is_listed(cli: Cli) -> None:
     cli.fill(web(), job())
     assert cli("get", "containers", "-l", "app=web", "-o", "name")[1] == "container/web\n"
     assert cli("get", "containers", "-l", "!app", "-o", "name")[1] == "container/job\n"

@@ -1,0 +1,60 @@
+"""What doctor finds, and what it advises."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from reconciler.cli.checks import Finding, Level, disk, findings, tool
+from reconciler.cli.doctor import report
+
+
+def test_every_subject_is_looked_at_and_none_ends_the_others(tmp_path: Path) -> None:
+    found = list(findings(tmp_path / "not" / "there"))
+    assert [one.subject for one in found] == [
+        *("user", "kernel", "capabilities", "mounts", "cgroups", "overlayfs", "disk"),
+        *("runc", "conmon", "crun", "catatonit", "git"),
+    ]
+    assert not (tmp_path / "not").exists()
+
+
+def test_a_missing_program_names_its_package() -> None:
+    assert tool("no-such-program", "some-package", "does much") == Finding(
+        Level.LIMITED, "no-such-program", "not installed (does much)", "Install it: apt-get install some-package"
+    )
+
+
+def test_a_program_that_does_not_work_is_said_to_be_so(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho no library >&2\nexit 127\n")
+    broken.chmod(0o755)
+    found = tool(str(broken), "broken", "")
+    assert (found.level, found.found) == (Level.LIMITED, "does not work: no library")
+
+
+def test_a_program_that_works_shows_its_version() -> None:
+    found = tool(sys.executable, "python3", "")
+    assert (found.level, found.found.split()[0]) == (Level.OK, sys.version.split()[0])
+
+
+def test_space_is_measured_where_the_data_will_lie(tmp_path: Path) -> None:
+    assert disk(tmp_path / "later").found.endswith(f"free for {tmp_path / 'later'}")
+
+
+def test_the_report_ends_with_a_verdict_and_one_line_that_installs_all_that_is_missing() -> None:
+    lines = report(
+        [
+            Finding(Level.OK, "user", "root"),
+            Finding(Level.MISSING, "runc", "not installed (x)", "Install it: apt-get install runc"),
+            Finding(Level.LIMITED, "crun", "not installed (y)", "Install it: apt-get install crun"),
+        ]
+    )
+    assert lines == [
+        "ok       user          root",
+        "missing  runc          not installed (x)",
+        "                       Install it: apt-get install runc",
+        "limited  crun          not installed (y)",
+        "                       Install it: apt-get install crun",
+        "Containers cannot run here: runc.",
+        "2 packages to install: apt-get install runc crun",
+    ]
