@@ -31,7 +31,7 @@ _CAUSES: Final[tuple[tuple[re.Pattern[str], type[AgentError], str], ...]] = (
     (re.compile(r"exec: .*permission denied|exec: .*is a directory"), Denied,
      "The command is in the image but is not an executable file for this user."),
     (re.compile(r"exec format error"), Unsupported, "It is built for another architecture, or has no #! line."),
-    (re.compile(r"no space left on device"), NoSpace, ""),
+    (re.compile(r"(?i)no space left on device"), NoSpace, ""),
     (re.compile(r"already exists"), Conflict, ""),
     (re.compile(r"container does not exist|no such container"), NotFound, ""),
     (re.compile(r"OOM-killed|memory limit too low"), Invalid, "Raise `resources.memory`."),

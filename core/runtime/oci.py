@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from core import cgroups, fsio, proc
 from core.clock import Clock
-from core.errors import AgentError, Failed, NotFound
+from core.errors import AgentError, Failed, NotFound, from_os_error
 from core.proc import ProcessId
 from core.process import Launcher, find, foreground
 from core.runtime import conmon, limits
@@ -113,8 +113,9 @@ class OciShim:
         """ABSENT → PREPARED. The spec's `linux.cgroupsPath` must lie below the instance's group."""
         self._moving(task.id, TaskEvent.PREPARE)
         group = checked_group(str(task.spec.get("linux", {}).get("cgroupsPath", "")), self._group)
-        task.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.bundles.make(task, Record.of(task, group, self._eyes.boot))
+        with _telling(f"preparing {task.id}"):
+            task.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.bundles.make(task, Record.of(task, group, self._eyes.boot))
 
     def create(self, id: str) -> TaskState:
         """PREPARED → CREATED; raises the runtime's complaint and leaves HALF_MADE."""
@@ -124,14 +125,13 @@ class OciShim:
             raise IllegalMove(TaskPhase.ABSENT, TaskEvent.CREATE_BEGUN)
         runtime = find(self._tools.runtime)
         monitor = conmon.Monitor(find(self._tools.monitor), runtime, self._eyes.runtime_root, self._eyes.exits)
-        self.bundles.begin(id)
         path = self.bundles.path(id)
-        first, own = conmon.launch(
-            self._launcher, monitor.command(id, path, bundle.record), path, timeout=CREATE_SECONDS
-        )
-        self._move_out(own)
-        made = Made(self._identity(first, id), self._identity(own, id))
-        self.bundles.complete(id, made)
+        with _telling(f"creating {id}"):
+            self.bundles.begin(id)
+            argv = monitor.command(id, path, bundle.record)
+            first, own = conmon.launch(self._launcher, argv, path, timeout=CREATE_SECONDS)
+            self._move_out(own)
+            self.bundles.complete(id, Made(self._identity(first, id), self._identity(own, id)))
         return self._eyes.state(id)
 
     def _identity(self, pid: int, id: str) -> ProcessId:
@@ -249,14 +249,15 @@ class OciShim:
     def delete(self, id: str) -> Exit | None:
         """Any phase → ABSENT; see the order above."""
         bundle = self.bundles.read(id)
-        if bundle is not None and bundle.record.boot == self._eyes.boot:
-            self._end(id, bundle)
-        exit = self._eyes.exit(id)
-        self._forget(id, bundle)
-        self.bundles.remove(id)
-        for left in self._eyes.exits.glob(f"{id}.??????"):  # the monitor was killed while it wrote
-            left.unlink(missing_ok=True)
-        (self._eyes.exits / id).unlink(missing_ok=True)
+        with _telling(f"deleting {id}"):
+            if bundle is not None and bundle.record.boot == self._eyes.boot:
+                self._end(id, bundle)
+            exit = self._eyes.exit(id)
+            self._forget(id, bundle)
+            self.bundles.remove(id)
+            for left in self._eyes.exits.glob(f"{id}.??????"):  # the monitor was killed while it wrote
+                left.unlink(missing_ok=True)
+            (self._eyes.exits / id).unlink(missing_ok=True)
         return exit
 
     def _end(self, id: str, bundle: Bundle) -> None:
@@ -287,6 +288,14 @@ class OciShim:
 
     def shutdown(self) -> None:
         """We hold nothing; tasks go on."""
+
+
+@contextlib.contextmanager
+def _telling(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, doing) from error
 
 
 def _unrecorded(bundle: Path, boot: str) -> Iterator[ProcessId]:

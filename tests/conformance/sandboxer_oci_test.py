@@ -190,7 +190,7 @@ print("done", flush=True)
 
 
 def test_an_engine_killed_anywhere_in_making_and_removing_leaves_nothing(yard: OciYard) -> None:
-    for step in range(10):
+    for step in range(7):
         argv = [sys.executable, "-c", _MAKER, str(yard.ground.state), yard.ground.group]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as engine:

@@ -66,10 +66,10 @@ class OciGround:
         self.shim = self.again()
 
     def again(self) -> OciShim:
-        """The driver of a new engine."""
+        """The driver of a new engine, with a helpers' group of its own, as each engine has."""
         tracking = self.found.tracking
         assert tracking is not None
-        self.helpers = cgroups.make(tracking, f"{self.group}/helpers")
+        self.helpers = cgroups.make(tracking, f"{self.group}/helpers-{secrets.token_hex(4)}")
         return OciShim(self.state, self.group, Launcher(self.helpers), SystemClock(), self.boot, self.tools)
 
     def task(self, *args: str, id: str = "one", **wanted: object) -> NewTask:
@@ -90,14 +90,14 @@ class OciGround:
 
     def leftovers(self) -> list[str]:
         """Processes, mounts, groups and files that no task owns any more."""
-        kept = {"helpers", "monitors"}
+        kept = {"monitors", "box", self.group.lstrip("/")}
         left = [mount.target for mount in proc.mounts(str(self.state))]
         for folder in (self.state / "bundles", self.state / "exits", self.state / "runc"):
             left += [str(entry) for entry in folder.iterdir()]
         for hierarchy in self.found.all():
             for below, _, _ in os.walk(hierarchy / self.group.lstrip("/")):
                 path = Path(below)
-                if path.name not in {*kept, "box", self.group.lstrip("/")}:
+                if path.name not in kept and not path.name.startswith("helpers-"):
                     left.append(below)
                 left += [f"{below}: process {pid}" for pid in cgroups.members(path)]
         return left + [f"process {pid} of {self.state}" for pid in self.processes()]

@@ -30,7 +30,7 @@ from tests.conformance.shim_ground import OciGround
 ground = OciGround.__new__(OciGround)
 state, root, logs, ground.group, what = sys.argv[1:]
 ground.open(Path(state), Path(root), Path(logs))
-print("ready", flush=True)
+print(ground.helpers, flush=True)
 sys.stdin.readline()
 if what == "make":
     ground.shim.prepare(ground.task("sleep", "1000"))
@@ -63,13 +63,14 @@ def killed_engine(ground: OciGround, what: str, after: float) -> None:
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as engine:
         assert engine.stdin is not None
         assert engine.stdout is not None
-        assert engine.stdout.readline() == b"ready\n"
+        helpers = Path(engine.stdout.readline().decode().strip())
         engine.stdin.write(b"\n")
         engine.stdin.flush()
         time.sleep(after)
         engine.kill()
-    # A new engine's first act.
-    cgroups.end(ground.helpers, SystemClock())
+    # A new engine's first act. The killed one's group is gone for ever: a helper that comes late gives up.
+    assert helpers.is_absolute()
+    cgroups.end(helpers, SystemClock())
     ground.shim = ground.again()
     ground.shim.sweep()
 
