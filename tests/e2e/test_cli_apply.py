@@ -123,3 +123,26 @@ def test_a_registry_that_does_not_answer_is_a_timeout(node: Node, tmp_path: Path
     assert "Not converged: 1 object, 1 still in progress, after " in done.stdout
     assert "error: image/box: fetching: unavailable: " in done.stderr
     assert node.cli("delete", "image", "box").returncode == 0
+
+
+def test_what_is_being_deleted_and_wanted_again_is_made_anew(node: Node, tmp_path: Path) -> None:
+    file = write(tmp_path, "apiVersion: reconciler/v1\nkind: Volume\nmetadata: {name: a}\nspec: {retain: false}\n")
+    assert node.cli("apply", "-f", file).returncode == 0
+    before = json.loads(node.cli("get", "volume", "a", "-o", "json").stdout)["metadata"]["uid"]
+    assert node.cli("delete", "volume", "a", "--no-wait").returncode == 0
+    refused = node.cli("apply", "-f", file, "--no-wait")
+    assert (refused.returncode, "error: busy: volume/a is being deleted" in refused.stderr) == (1, True)
+    again = node.cli("apply", "-f", file)
+    assert (again.returncode, "being deleted: made anew when it is gone" in again.stdout) == (0, True), again.stderr
+    assert json.loads(node.cli("get", "volume", "a", "-o", "json").stdout)["metadata"]["uid"] != before
+    assert node.cli("delete", "-f", file).returncode == 0
+
+
+def test_a_set_without_documents_is_emptied(node: Node, tmp_path: Path) -> None:
+    file = write(tmp_path, "apiVersion: reconciler/v1\nkind: Volume\nmetadata: {name: a}\nspec: {retain: false}\n")
+    assert node.cli("apply", "-f", file, "--set", "edge").returncode == 0
+    write(tmp_path, "# nothing any more\n")
+    done = node.cli("apply", "-f", file, "--set", "edge", "--prune")
+    assert done.returncode == 0, done.stderr
+    assert "Converged: 0 objects, 1 removed, in " in done.stdout
+    assert node.cli("get", "volume", "a").returncode == 1
