@@ -62,10 +62,10 @@ WORKERS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What differs between an agent and a one-shot. `scope` None: everything, with a timetable."""
+    """What differs between an agent, which is `resident` and follows what others write, and a one-shot."""
 
     scope: Scope
-    timetable: bool
+    resident: bool
     stopping: Callable[[], bool]
     supervised: bool
 
@@ -122,12 +122,12 @@ def _assemble(
     engine = Engine(store, register(controllers), hands, queue, clock, index)
     late.engine = engine
     workers = Workers(queue, engine.work, engine.failed, Backoff(clock, random.random), clock, WORKERS)
-    watcher = Watcher(store, engine.woken)
-    timetable = None
-    if options.timetable:
+    timetable = watcher = None
+    if options.resident:
         from reconciler.engine.timetable import Timetable
 
         timetable = Timetable(clock)
+        watcher = Watcher(store, engine.woken)
     sweeps = (
         node.shim.sweep,
         node.sandboxer.sweep,

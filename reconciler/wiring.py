@@ -120,13 +120,14 @@ def _work(
     paths: Paths, store: ObjectStore, keys: frozenset[Key], lock: EngineLock, deadline: float, tick: Callable[[], None]
 ) -> bool:
     """Be the engine for `keys` until they are done (True), the time is over (True) or an agent wants to be (False)."""
-    from reconciler.assembly import Options, build_life, prepare_store
+    from reconciler.assembly import Options, build_life, node_name, prepare_store
     from reconciler.engine.doorbell import Doorbell
     from reconciler.engine.scope import Scope
 
     clock = SystemClock()
     ending: list[bool] = []
-    options = Options(Scope(store, keys), False, lambda: bool(ending), False)
+    scope = Scope(store, keys | {Key(Kind.NODE, node_name())})
+    options = Options(scope, False, lambda: bool(ending), False)
     prepare_store(paths, store, clock)
     life = build_life(paths, store, clock, options)
     bell = Doorbell.bind(paths.state)

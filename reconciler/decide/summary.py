@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core.clock import timestamp
-from reconciler.decide.facts import Now
-from reconciler.model.objects import Object
 from reconciler.model.outcome import Blocked, Fault, Outcome, RetryAfter, Settled
+
+if TYPE_CHECKING:  # reading commands judge statuses, and must not pay for the drivers' ports that facts are made of
+    from reconciler.decide.facts import Now
+    from reconciler.model.objects import Object
 
 LOOK_AGAIN: Final = 300.0
 """Seconds after which even what is Stalled is looked at again."""

@@ -34,7 +34,7 @@ class Life:
     eyes: Eyes
     home: CgroupHome
     exits: Exits
-    watcher: Watcher
+    watcher: Watcher | None
     workers: Workers
     sweeps: Sequence[Callable[[], object]]
     rotate: Callable[[], None]
@@ -50,7 +50,8 @@ class Life:
             _log.warning("%s runs and no store knew of it: taken in as an orphan", key)
         self.engine.resync()
         self.workers.start()
-        self.watcher.start()
+        if self.watcher is not None:
+            self.watcher.start()
         if self.timetable is not None:
             self.timetable.every("resync", RESYNC_SECONDS, 0.1, self.resync)
             self.timetable.every("logs", LOGS_SECONDS, 0.1, self.rotate)
@@ -69,7 +70,8 @@ class Life:
         """Finish what is in hand; workloads go on."""
         if self.timetable is not None:
             self.timetable.stop()
-        self.watcher.stop()
+        if self.watcher is not None:
+            self.watcher.stop()
         left = self.workers.stop(DRAIN_SECONDS)
         if left:
             _log.warning("still at work after %g s: %s", DRAIN_SECONDS, ", ".join(map(str, left)))
