@@ -59,8 +59,8 @@ def run(*words: str | Path, codes: tuple[int, ...] = (0,)) -> int:
 
 
 def ask(*words: str) -> str:
-    """What a command prints, without showing it."""
-    return subprocess.run(list(words), check=True, cwd=HERE, capture_output=True, text=True).stdout
+    """What a command prints, without showing it, whatever its exit code."""
+    return subprocess.run(list(words), check=False, cwd=HERE, capture_output=True, text=True).stdout
 
 
 def eventually(what: str, true: Callable[[], bool]) -> None:
@@ -114,8 +114,7 @@ def agent(folder: Path) -> Iterator[None]:
     with log.open("wb") as sink:
         child = subprocess.Popen(["reconciler", "agent"], stdout=sink, stderr=sink, cwd=HERE)
     try:
-        running = ("reconciler", "status", "--oneline")
-        eventually("the agent starts", lambda: b"agent running" in subprocess.run(running, stdout=-1).stdout)
+        eventually("the agent starts", lambda: "agent running" in ask("reconciler", "status", "--oneline"))
         yield
     finally:
         child.terminate()
