@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -128,7 +129,8 @@ def _assemble(
 
         timetable = Timetable(clock)
         watcher = Watcher(store, engine.woken)
-    sweeps = (
+    sweeps: tuple[Callable[[], object], ...] = (
+        partial(fsio.sweep_staging, paths.volumes),
         node.shim.sweep,
         node.sandboxer.sweep,
         *(driver.sweep for driver in node.snapshotters.values()),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from reconciler.engine.life import Life
     from reconciler.engine.lock import EngineLock
 
-__all__ = ["Paths", "Verdict", "converge", "open_store", "resolve_paths", "run_agent", "runtime_of"]
+__all__ = ["Paths", "Verdict", "converge", "open_store", "resolve_paths", "run_agent", "runtime_of", "user_in"]
 
 _TICK: Final = 0.1
 _PAUSE: Final = 0.02
@@ -226,6 +226,16 @@ def notify(state: str) -> None:
         ):
             # The manager may be gone; the agent goes on without it.
             out.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
+
+
+def user_in(paths: Paths, id: str, text: str) -> str:
+    """The numbers of a user as the image of a running task has it; "" stays "". Raises `Invalid`."""
+    from core.runtime import rootfs
+
+    if not text:
+        return ""
+    with rootfs.opened(paths.state / "bundles" / id / "rootfs") as root:
+        return str(rootfs.resolve_user(root, text))
 
 
 def runtime_of(paths: Paths, store: ObjectStore, name: str) -> tuple[Shim, str]:

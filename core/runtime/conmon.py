@@ -70,7 +70,9 @@ def launch(launcher: Launcher, argv: list[str], bundle: Path, *, timeout: float)
     try:
         with open(bundle / "monitor.err", "wb") as err:
             try:
-                child = launcher.start(argv, stderr=err, pass_fds=(theirs,), env={"_OCI_SYNCPIPE": str(theirs)})
+                # In the bundle: conmon drops a file named oom where it stands.
+                env = {"_OCI_SYNCPIPE": str(theirs)}
+                child = launcher.start(argv, stderr=err, pass_fds=(theirs,), env=env, cwd=str(bundle))
             finally:
                 os.close(theirs)
         # conmon forks itself away at once; its answer comes from the fork.
@@ -169,10 +171,10 @@ def control(bundle: Path, message: int, first: int = 0, second: int = 0) -> bool
 
 def close_stdin(bundle: Path) -> None:
     """Close the task's stdin: the monitor closes it when whoever is attached goes away. Raises `NotFound`."""
-    path = fsio.socket_path(bundle / "attach")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as attached:
         try:
-            attached.connect(path)
+            with fsio.socket_address(bundle / "attach") as address:
+                attached.connect(address)
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotFound(f"nobody listens for attachment at {bundle / 'attach'}") from None
         attached.shutdown(socket.SHUT_WR)

@@ -34,7 +34,7 @@ def command(
       reconciler exec web -- cat /etc/hostname
     """
     from core.runtime.ports import ExecSpec
-    from reconciler.wiring import runtime_of
+    from reconciler.wiring import runtime_of, user_in
 
     words = args[1:] if args[0] == "--" else args
     if not words:
@@ -45,4 +45,4 @@ def command(
     node.wanted(key)
     store = node.store_to_write()
     shim, task = runtime_of(node.paths, store, key.name)
-    return shim.exec(task, ExecSpec(words, tty=tty, stdin=stdin or tty, env=env, user=user, cwd=workdir))
+    return shim.exec(task, ExecSpec(words, tty, stdin or tty, env, user_in(node.paths, task, user), workdir))
