@@ -191,14 +191,14 @@ class TaskHands:
         self._eyes.note_stop(action.id, asked)
 
     def delete(self, action: DeleteTask) -> None:
-        """Any phase → ABSENT, its root and what was made beside it."""
+        """Any phase → ABSENT, what was made beside it, and last its root: by that a next engine finds what is left."""
         node = self._eyes.node
         node.shim.delete(action.id)
+        fsio.remove_tree(self._in_memory / action.id)
+        fsio.remove_tree(self._on_disk / action.id)
         for snapshotter in node.snapshotters.values():
             with contextlib.suppress(SnapshotMissing):  # the other driver's, or gone with an earlier try
                 snapshotter.remove(action.id)
-        fsio.remove_tree(self._in_memory / action.id)
-        fsio.remove_tree(self._on_disk / action.id)
         if not action.keep_log:
             for path in (node.logs / action.key.name).glob(f"{action.id}.log*"):
                 path.unlink(missing_ok=True)
