@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +26,14 @@ def floor_of(path: Path) -> int:
     """Where a test file runs: the floors' own test first, then in the order of ORDER."""
     parts = path.relative_to(Path(__file__).parent).parts
     return ORDER.index(parts[0]) + 1 if parts[0] in ORDER else 0
+
+
+def pytest_configure() -> None:
+    """Unmounts what a killed run left in pytest's own folder, which pytest would fail to remove."""
+    folder = f"{tempfile.gettempdir()}/pytest-of-"
+    for mount in reversed(leftovers.all_mounts()):
+        if mount.target.startswith(folder):
+            leftovers.retried(partial(subprocess.run, ["umount", "--lazy", mount.target], check=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
