@@ -10,7 +10,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ def fsync_dir(path: Path) -> None:
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o600, durable: bool = True) -> None:
     """Put `data` at `path`: old or new content, never a mix, also after a power cut when `durable`."""
-    temporary = path.with_name(f"{STAGING}{path.name}-{secrets.token_hex(4)}")
+    temporary = path.with_name(f"{STAGING}{path.name}-{os.urandom(4).hex()}")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with open(fd, "wb", closefd=True) as out:
@@ -137,7 +136,7 @@ def hold(folder: Path) -> int | None:
 def staging(parent: Path, name: str = "") -> Iterator[Path]:
     """A held folder beside its later siblings; removed at the end unless the block renamed it away."""
     while True:
-        work = parent / f"{STAGING}{name}{'-' if name else ''}{secrets.token_hex(6)}"
+        work = parent / f"{STAGING}{name}{'-' if name else ''}{os.urandom(6).hex()}"
         work.mkdir(mode=0o700)
         if (fd := hold(work)) is not None:
             break
@@ -252,7 +251,7 @@ def _clear_one(levels: list[_Level], name: str, keep: Callable[[int, bytes], boo
     if len(levels) > _DEEP:
         if keep:
             raise OverLimit(f"folders are nested more than {_DEEP} deep")
-        hoisted = f"{STAGING}{secrets.token_hex(8)}"
+        hoisted = f"{STAGING}{os.urandom(8).hex()}"
         os.rename(name, hoisted, src_dir_fd=level.fd, dst_dir_fd=levels[0].fd)
         levels[0].names.append(hoisted)
         return

@@ -21,7 +21,7 @@ from typing import Final
 
 from core import fsio, syscalls
 from core.clock import Clock
-from core.errors import Failed, from_os_error
+from core.errors import from_os_error
 from core.mounts import MountSpec
 from core.snapshots.ledger import Ledger, Line
 from core.snapshots.ports import SnapshotExists, SnapshotInfo, SnapshotKind, SnapshotMissing, Usage
@@ -159,17 +159,18 @@ class FolderSnapshotter(ABC):
     def stage(self, count: int) -> list[Staged]:
         """Held, empty folders for `count` snapshots; the caller publishes or discards each. Raises `NoSpace`."""
         made: list[Staged] = []
-        for number in self.ledger.reserve(count):
-            path = self.root / f"{fsio.STAGING}{number}"
-            with self._telling(f"making {path}"):
-                path.mkdir(mode=0o700)
-                held = fsio.hold(path)
-                if held is None:
-                    raise Failed(f"{path} was swept while it was made")
-                made.append(Staged(number, path, held))
-                (path / FILES).mkdir()
-                (path / FILES).chmod(0o755)
-                (path / WORK).mkdir(mode=0o700)
+        try:
+            for number in self.ledger.reserve(count):
+                path = self.root / f"{fsio.STAGING}{number}"
+                with self._telling(f"making {path}"):
+                    made.append(Staged(number, path, _hold_new(path)))
+                    (path / FILES).mkdir()
+                    (path / FILES).chmod(0o755)
+                    (path / WORK).mkdir(mode=0o700)
+        except BaseException:
+            for staged in made:
+                self.discard(staged)
+            raise
         return made
 
     def publish(self, staged: Staged) -> None:
@@ -226,6 +227,14 @@ class FolderSnapshotter(ABC):
             yield
         except OSError as error:
             raise from_os_error(error, doing) from error
+
+
+def _hold_new(path: Path) -> int:
+    while True:
+        path.mkdir(mode=0o700, exist_ok=True)
+        held = fsio.hold(path)
+        if held is not None:  # else a sweeper was faster than our lock, and is about to remove it
+            return held
 
 
 def bind(source: Path, *, writable: bool) -> tuple[MountSpec, ...]:

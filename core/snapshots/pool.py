@@ -18,7 +18,7 @@ _GRACE: Final = 30.0
 
 
 class Worker:
-    """One worker, started when it is first asked. Used by one thread at a time; `kill` may come from another."""
+    """One worker. `do` is used by one thread at a time; `kill` may come from another."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
@@ -26,10 +26,19 @@ class Worker:
         self._requests = self._answers = -1
         self._complaints: IO[bytes] | None = None
 
+    def start(self) -> None:
+        """Start it, before there is work, so that its start-up costs no time then."""
+        request_end, self._requests = os.pipe()
+        self._answers, answer_end = os.pipe()
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        try:
+            self._child = self._launcher.start(command(), stdin=request_end, stdout=answer_end, stderr=self._complaints)
+        finally:
+            os.close(request_end)
+            os.close(answer_end)
+
     def do(self, job: Job) -> Done | Redo | Fault:
         """Have `job` done. A worker that dies, or is silent half a minute past the job's own limit, is a `Fault`."""
-        if self._child is None:
-            self._start()
         try:
             os.write(self._requests, job.line())
             answer = parse_answer(self._read_line(job.seconds + _GRACE))
@@ -53,16 +62,6 @@ class Worker:
         if self._complaints is not None:
             self._complaints.close()
         self._child, self._requests, self._answers, self._complaints = None, -1, -1, None
-
-    def _start(self) -> None:
-        request_end, self._requests = os.pipe()
-        self._answers, answer_end = os.pipe()
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
-        try:
-            self._child = self._launcher.start(command(), stdin=request_end, stdout=answer_end, stderr=self._complaints)
-        finally:
-            os.close(request_end)
-            os.close(answer_end)
 
     def _read_line(self, seconds: float) -> bytes:
         poller = select.poll()

@@ -255,45 +255,11 @@ def _checksums(raw: bytes, check: bytes) -> tuple[int, ...]:
 
 
 def _octal(field: bytes) -> int:
-    text = field[:-1]
+    text = field[:-1] if field[-1] in b" \0" else field
     if not text.isdigit():
         text = field.strip(b" \0").partition(b"\0")[0]
         if not text:
             return 0
-    if not text.isdigit() or b"8" in text or b"9" in text:
-        raise Invalid(f"not a tar header: {field!r} is not an octal number", advice="Check the layer's media type.")
-    return int(text, 8)
-
-
-def _number(self, field: bytes) -> int:
-        # Modes and owners repeat; the fields' values are remembered, a bounded number of them.
-        value = self._numbers.get(field)
-        if value is None:
-            value = _number(field)
-            if len(self._numbers) < 4096:
-                self._numbers[field] = value
-        return value
-
-
-def _once(before: T | None, new: T) -> T:
-    if before is not None:
-        raise Invalid("the tar has two extension headers of one kind in a row")
-    return new
-
-
-def _checksums(raw: bytes, check: bytes) -> tuple[int, ...]:
-    # The sum of all bytes with the checksum's own taken for spaces; some old writers summed them as signed.
-    blank = 256 - sum(check)
-    if raw.isascii():
-        return ((zlib.adler32(raw) & 0xFFFF) - 1 + blank,)  # Adler's lower half is the sum: 512 × 127 is below 65521
-    unsigned = sum(raw) + blank
-    return unsigned, unsigned - 256 * sum(byte > 127 for byte in raw)
-
-
-def _octal(field: bytes) -> int:
-    text = field.strip(b" \0").partition(b"\0")[0]
-    if not text:
-        return 0
     if not text.isdigit() or b"8" in text or b"9" in text:
         raise Invalid(f"not a tar header: {field!r} is not an octal number", advice="Check the layer's media type.")
     return int(text, 8)

@@ -83,8 +83,9 @@ class LayerUnpacker:
             lock = fsio.Lock(path)
             lock.acquire()
         below = [held[name] for name in chain.names[:first]]
+        count = min(self._workers, max(1, len(chain.names) - first))
         try:
-            return ImageUnpack(self._driver, chain, below, lock, [Worker(self._launcher) for _ in range(self._workers)])
+            return ImageUnpack(self._driver, chain, below, lock, [Worker(self._launcher) for _ in range(count)])
         except BaseException:
             if lock is not None:
                 lock.release()
@@ -119,7 +120,8 @@ class ImageUnpack:
         self._stopped = False
         self._workers = list(workers)
         self._idle: SimpleQueue[Worker] = SimpleQueue()
-        for worker in workers:
+        for worker in workers if self._staged else ():
+            worker.start()
             self._idle.put(worker)
         self._side_by_side = ThreadPoolExecutor(len(workers), "unpack")
         self._in_order = ThreadPoolExecutor(1, "unpack-in-order")

@@ -1,4 +1,4 @@
-"""What tests of snapshots and layers stand on: tars made entry by entry, trees told file by file, unpacking without fuss."""
+"""What tests of snapshots and layers stand on: tars made entry by entry, trees told file by file."""
 
 import hashlib
 import io
