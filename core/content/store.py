@@ -107,23 +107,29 @@ class ContentStore:
         with fsio.locked(self.folder / "gc.lock", shared=True):
             yield Span(self)
 
-    def collect(self, keep: Callable[[], Collection[Digest]]) -> list[Digest]:
-        """Remove the blobs that `keep()`, asked while nothing can come in, does not name; returns what was removed.
-
-        Raises `Busy` at once when a span is open: a collection never holds up a pull.
-        """
+    @contextlib.contextmanager
+    def closed(self) -> Iterator[None]:
+        """Nothing can come in inside the block. Raises `Busy` at once when a span is open: it never holds up a pull."""
         lock = fsio.Lock(self.folder / "gc.lock")
         if not lock.acquire(wait=False):
             raise Busy("content is in use by a transfer; it is collected after that")
         try:
+            yield
+        finally:
+            lock.release()
+
+    def collect(self, keep: Callable[[], Collection[Digest]]) -> list[Digest]:
+        """Remove the blobs that `keep()`, asked while nothing can come in, does not name; returns what was removed.
+
+        Raises `Busy` as `closed` does.
+        """
+        with self.closed():
             kept = frozenset(keep())
             removed = [digest for digest in self.walk() if digest not in kept]
             for digest in removed:
                 self.discard(digest)
             ingest.sweep(self._incoming)
             return removed
-        finally:
-            lock.release()
 
 
 class Span:

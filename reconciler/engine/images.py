@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from core.clock import Clock
 from core.digest import Digest
 from core.errors import Invalid, NotFound
-from core.snapshots.ports import SnapshotInUse, SnapshotMissing
+from core.snapshots.ports import SnapshotInUse, SnapshotKind
 from core.transfer import platform, reference
 from core.transfer.auth import Credentials
 from core.transfer.ports import Descriptor, LayerState, PulledImage, Unpacker
@@ -171,15 +172,28 @@ class ImageHands:
         self._eyes.node.content.collect(keep)
 
     def remove_chain(self, action: RemoveChain) -> None:
-        """Remove a chain from the top down, as far as nothing else rests on it or is named by another Snapshot."""
+        """Remove the committed snapshots that no other image and no other Snapshot needs, topmost first.
+
+        Not only those below the chain: a pull or a removal that was killed may have left some that nothing names any
+        more. Raises `Busy` while a transfer is under way.
+        """
         snapshotter = self._eyes.node.snapshotters[action.driver]
-        others = (obj for obj in self._eyes.store.list(Kind.SNAPSHOT) if obj.key != action.key)
-        named = {str(obj.spec["chain"]) for obj in others if obj.spec["driver"] == action.driver}
-        name: str | None = action.chain
-        while name is not None and name not in named:
-            try:
-                parent = snapshotter.stat(name).parent
-                snapshotter.remove(name)
-            except (SnapshotMissing, SnapshotInUse):
-                return
-            name = parent
+        with self._eyes.node.content.closed():
+            lines = [info for info in snapshotter.walk() if info.kind is SnapshotKind.COMMITTED]
+            parents = {info.key: info.parent for info in lines}
+            needed = self._needed(action, parents)
+            for info in reversed(lines):
+                if info.key not in needed:
+                    with contextlib.suppress(SnapshotInUse):  # a container's root rests on it
+                        snapshotter.remove(info.key)
+
+    def _needed(self, action: RemoveChain, parents: Mapping[str, str | None]) -> set[str]:
+        images = (obj.record for obj in self._eyes.store.list(Kind.IMAGE) if obj.key != action.key)
+        named = (obj.spec for obj in self._eyes.store.list(Kind.SNAPSHOT) if obj.key != action.key)
+        needed: set[str] = set()
+        for found in (*images, *named):
+            chain = found.get("chain") if found.get("driver") == action.driver else None
+            while chain is not None and chain not in needed:
+                needed.add(chain)
+                chain = parents.get(chain)
+        return needed
