@@ -58,6 +58,7 @@ class FolderSnapshotter(ABC):
         self.root = fsio.make_private(root)
         self.locks = fsio.make_private(root / "locks")
         self.ledger = Ledger(root / "ledger.db")
+        self._root_fd = self.open_root()
         self.clock = clock
 
     @property
@@ -77,8 +78,9 @@ class FolderSnapshotter(ABC):
         """The mounts of an active snapshot or view over the snapshots `lineage`, nearest first."""
 
     def close(self) -> None:
-        """Close the ledger."""
+        """Close what is open; the driver is of no use afterwards."""
         self.ledger.close()
+        os.close(self._root_fd)
 
     def prepare(self, key: str, parent: str | None) -> tuple[MountSpec, ...]:
         """A new writable snapshot on `parent`; raises `SnapshotExists`, `SnapshotMissing`, `NoSpace`."""
@@ -105,7 +107,7 @@ class FolderSnapshotter(ABC):
         folder = self.root / str(line.id)
         with self._telling(f"committing {key}"):
             fsio.remove_tree(folder / WORK)
-            self.sync()
+            syscalls.syncfs(self._root_fd)
         self.ledger.commit(name, key, self.clock.wall())
 
     def remove(self, key: str) -> None:
@@ -183,13 +185,9 @@ class FolderSnapshotter(ABC):
             fsio.remove_tree(path)
         staged.release()
 
-    def sync(self) -> None:
-        """Everything written below root so far is on disk when this returns."""
-        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            syscalls.syncfs(fd)
-        finally:
-            os.close(fd)
+    def open_root(self) -> int:
+        """A descriptor of root for syncfs, which tells of faults in writing only since its descriptor was opened."""
+        return os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def _new(self, key: str, parent: str | None, kind: SnapshotKind) -> tuple[MountSpec, ...]:
         below = None if parent is None else self._committed(parent)

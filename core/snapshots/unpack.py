@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
-from core import fsio
+from core import fsio, syscalls
 from core.digest import Digest, chain_id
 from core.errors import Corrupt, Failed, Invalid, OverLimit, from_os_error
 from core.layers import Budgets, Compression
@@ -120,12 +120,17 @@ class ImageUnpack:
         self._stopped = False
         self._workers = list(workers)
         self._idle: SimpleQueue[Worker] = SimpleQueue()
-        for worker in workers if self._staged else ():
-            worker.start()
-            self._idle.put(worker)
         self._side_by_side = ThreadPoolExecutor(len(workers), "unpack")
         self._in_order = ThreadPoolExecutor(1, "unpack-in-order")
         self._tasks: deque[Future[None]] = deque()
+        self._root_fd = driver.open_root()
+        try:
+            for worker in workers if self._staged else ():
+                worker.start()
+                self._idle.put(worker)
+        except BaseException:
+            self.abort()
+            raise
 
     def missing(self) -> Sequence[int]:
         """Indexes of the layers that are needed."""
@@ -169,6 +174,9 @@ class ImageUnpack:
             worker.close()
         while self._staged:
             self._driver.discard(self._staged.popitem()[1])
+        if self._root_fd >= 0:
+            os.close(self._root_fd)
+            self._root_fd = -1
         if self._lock is not None:
             self._lock.release()
 
@@ -262,7 +270,7 @@ class ImageUnpack:
             return
         for staged in self._staged.values():
             fsio.remove_tree(staged.path / WORK)
-        self._driver.sync()
+        syscalls.syncfs(self._root_fd)
         for staged in self._staged.values():
             self._driver.publish(staged)
         fsio.fsync_dir(self._driver.root)

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from core import mounts
 from core.clock import SystemClock
 from core.digest import Digest
 from core.errors import AgentError, Corrupt, Invalid, NoSpace, OverLimit, TimedOut
 from core.layers import Budgets, Compression
+from core.mounts import MountSpec
 from core.process import Launcher
 from core.snapshots.driver import FolderSnapshotter
 from core.snapshots.overlay import OverlaySnapshotter
@@ -32,6 +34,7 @@ from tests.conformance.snapshotter_ground import (
     folder,
     layer,
     mounted,
+    need_root,
     tree,
     unpack,
 )
@@ -303,10 +306,22 @@ def test_diff_ids_and_layers_must_be_of_one_number(tmp_path: Path) -> None:
     driver.close()
 
 
-def test_a_full_disk_is_told_as_such() -> None:
-    from core.snapshots.apply import _explain
-
-    assert isinstance(_explain(OSError(28, "No space left on device"), b"f"), NoSpace)
+@pytest.mark.parametrize("size", ["size=300k", "nr_inodes=60"])
+def test_a_full_disk_is_told_as_such_and_what_was_written_is_removed(tmp_path: Path, size: str) -> None:
+    need_root()
+    mounts.attach([MountSpec("tmpfs", "tmpfs", (size, "mode=0700"))], tmp_path)
+    try:
+        driver = OverlaySnapshotter(tmp_path / "snapshots", SystemClock())
+        data = layer(*(Entry(f"f{number}", data=b"x" * 9000) for number in range(60)))
+        (tmp_path / "blob").write_bytes(gzip.compress(data))
+        sink = LayerUnpacker(driver, Launcher()).begin([Digest.of(data)], [len(data)], Budgets())
+        sink.ready(0, tmp_path / "blob", Compression.GZIP)
+        with pytest.raises(NoSpace):
+            sink.finish()
+        assert not [entry for entry in driver.root.iterdir() if entry.name.startswith(".staging")]
+        driver.close()
+    finally:
+        mounts.detach(tmp_path)
 
 
 def test_a_folder_nested_deeper_than_any_path_can_be_removed_again(ground: Ground) -> None:
