@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
-from core.runtime.ports import SandboxPhase
+from core.runtime.ports import SandboxPhase, TaskPhase
 from reconciler.decide.attempts import Memory
 from reconciler.decide.facts import Facts, ImageFacts, Now, PlainFacts, SandboxFacts, SnapshotFacts, VolumeFacts
 from reconciler.decide.others import (
@@ -19,6 +19,7 @@ from reconciler.decide.others import (
 )
 from reconciler.decide.references import volumes_of
 from reconciler.decide.summary import Detail
+from reconciler.decide.switching import is_live
 from reconciler.engine.observe import Eyes
 from reconciler.model.actions import Plan
 from reconciler.model.identity import Key, Kind
@@ -128,6 +129,9 @@ def _is_from(image: Object, driver: str, chain: str) -> bool:
     return image.deleted is None and (record.get("driver"), record.get("chain")) == (driver, chain)
 
 
+_TO_BE: Final = (TaskPhase.PREPARED, TaskPhase.HALF_MADE)
+
+
 class SandboxController:
     """Sandboxes: one of the current spec, older ones while containers are in them."""
 
@@ -146,9 +150,13 @@ class SandboxController:
         in_use: frozenset[str] = frozenset()
         if obj.deleted is not None or len(seen) > 1:
             # Of all containers: one that is on its way to another sandbox does not name this one any more.
-            in_use = self._eyes.joined(self._eyes.store.list(Kind.CONTAINER))
+            in_use = self._eyes.joined(filter(self._has_tasks, self._eyes.store.list(Kind.CONTAINER)))
         wanted = _wanted_users(self._eyes, users) if obj.deleted is not None else frozenset()
         return SandboxFacts(obj, self._eyes.node.boot, seen, in_use, wanted, fault)
+
+    def _has_tasks(self, container: Object) -> bool:
+        """Whether a task of the container lives, or is about to; the remains of one that ended need no sandbox."""
+        return any(is_live(task) or task.phase in _TO_BE for task in self._eyes.tasks(container.name))
 
     def plan(self, facts: Facts, now: Now) -> Plan:
         """Make, replace, remove."""

@@ -60,7 +60,9 @@ def plan_image(facts: ImageFacts, spec: ImageSpec) -> Plan:
     key, record = facts.obj.key, facts.obj.record
     if facts.obj.deleted is not None:
         held = _in_use(facts.obj, facts.users)
-        return Plan((), held) if held else Plan((ForgetImage(key), Release(key)), (), "deleted")
+        return Plan((), held) if held else _image_teardown(facts)
+    if record.get("chain") and facts.unpacked and not (facts.has_snapshot_object or facts.snapshot_going):
+        return Plan((EnsureOwned(key, snapshot_of(record)),))  # before it becomes another: files never lack a name
     wish = image_wish(facts.obj.spec, facts.default_platform)
     secret = spec.credentials.secret if spec.credentials is not None else ""
     if record.get("wish") != wish or not facts.unpacked:
@@ -72,9 +74,15 @@ def plan_image(facts: ImageFacts, spec: ImageSpec) -> Plan:
         return Plan((pull,), (), "pull" if not record else "changed")
     if facts.snapshot_going:
         return Plan((), (Await("SnapshotGoing", "the object that names its snapshot is being removed", _POLL),))
-    if record.get("chain") and not facts.has_snapshot_object:
-        return Plan((EnsureOwned(key, snapshot_of(record)),))
     return Plan(tuple(Disown(one, key) for one in sorted(facts.former)))
+
+
+def _image_teardown(facts: ImageFacts) -> Plan:
+    """Its Snapshot object goes with it and takes the files along; where there is none yet, they go from here."""
+    key, record = facts.obj.key, facts.obj.record
+    unnamed = bool(record.get("chain")) and not facts.has_snapshot_object
+    chain = (RemoveChain(key, str(record["driver"]), str(record["chain"])),) if unnamed else ()
+    return Plan((*chain, ForgetImage(key), Release(key)), (), "deleted")
 
 
 def snapshot_of(record: Mapping[str, Any]) -> Object:

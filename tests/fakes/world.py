@@ -143,15 +143,17 @@ class SimHands:
                 self._boundary()
                 record = image_record(ref, action.driver, digest, action.platform)
                 functions.modify(self.store, key, lambda obj: with_record(obj, record))
+                self.node.recorded.add((action.driver, record["chain"]))
             case do.ForgetImage(key):
                 others = (obj for obj in self.store.list(Kind.IMAGE) if obj.key != key)
                 self.node.blobs &= {blob for obj in others for blob in obj.record.get("blobs", ())}
-            case do.RemoveChain(key, driver, chain):
-                others = (obj for obj in self.store.list(Kind.SNAPSHOT) if obj.key != key)
-                named = any((obj.spec["driver"], obj.spec["chain"]) == (driver, chain) for obj in others)
-                rooted = any(task.root == (driver, chain) for task in self.node.tasks.values())
-                if not named and not rooted:
-                    self.node.chains.discard((driver, chain))
+            case do.RemoveChain(key, driver):
+                others = [obj for obj in self.store.list() if obj.key != key]
+                named = [obj.spec for obj in others if obj.kind is Kind.SNAPSHOT]
+                wanted = [obj.record for obj in others if obj.kind is Kind.IMAGE and obj.record.get("chain")]
+                needed = {(one["driver"], one["chain"]) for one in (*named, *wanted)}
+                needed |= {task.root for task in self.node.tasks.values() if task.root is not None}
+                self.node.chains = {one for one in self.node.chains if one[0] != driver or one in needed}
 
     def _sandbox(self, action: do.MakeSandbox | do.RemoveSandbox, error: AgentError | None) -> None:
         match action:
@@ -332,13 +334,7 @@ class World:
 
     def settle(self, most: int = 12, waits: int = 80) -> None:
         """Run and wait until nothing is due; then look at everything once more: nothing may be left to do or to say."""
-        self.run(most)
-        for _ in range(waits):
-            if not self.wait():
-                break
-            self.run(most)
-        else:
-            raise Broken(f"still not at rest: {self.queue.due}")
+        self.rest(most, waits)
         told, done = self.statuses(), len(self.hands.performed)
         self.engine.resync()
         self.run(most)
@@ -346,6 +342,15 @@ class World:
             raise Broken(f"one more look did {more}")
         if self.statuses() != told:
             raise Broken(f"one more look told {self.statuses()}, not {told}")
+
+    def rest(self, most: int = 12, waits: int = 80) -> None:
+        """Run and wait until nothing is due by itself."""
+        self.run(most)
+        for _ in range(waits):
+            if not self.wait():
+                return
+            self.run(most)
+        raise Broken(f"still not at rest: {self.queue.due}")
 
     def statuses(self) -> dict[Key, Any]:
         """All statuses, but for when each is looked at again."""

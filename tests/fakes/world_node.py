@@ -92,6 +92,8 @@ class SimNode:
         self.tasks: dict[str, Task] = {}
         self.sandboxes: dict[str, SandboxPhase] = {}
         self.chains: set[tuple[str, str]] = set()
+        self.recorded: set[tuple[str, str]] = set()
+        """Chains that an image's record has ever named: others were unpacked by an agent that was killed."""
         self.blobs: set[str] = set()
         self.volume_names: set[str] = set()
         self.logs: set[str] = set()
