@@ -18,6 +18,7 @@ from reconciler.model.actions import Await
 from reconciler.model.outcome import Fault
 
 LIVE: Final = (TaskPhase.CREATED, TaskPhase.RUNNING, TaskPhase.PAUSED)
+_TRIES: Final = 3
 
 
 def task_of(facts: ContainerFacts, made: Attempt) -> TaskSeen | None:
@@ -117,7 +118,8 @@ def wanted_again(facts: ContainerFacts, previous: Attempt) -> bool:
 def switch_fault(facts: ContainerFacts, memory: Memory, policy: str) -> Fault | None:
     """Why the switch from the previous to the current attempt failed, when it did and the previous one is down.
 
-    Also when the current one can never be prepared and the previous one, left running for that, has ended by itself.
+    What another try may mend (a runtime that was killed) has failed when it did so three times. Also when the current
+    one can never be prepared and the previous one, left running for that, has ended by itself.
     """
     current, previous, fault = memory.current, memory.previous, facts.fault
     if current is None or previous is None or fault is None or current.hash == previous.hash:
@@ -125,7 +127,7 @@ def switch_fault(facts: ContainerFacts, memory: Memory, policy: str) -> Fault | 
     if f"'{current.id(facts.obj.name)}'" not in fault.action:
         return None
     if fault.phase in ("creating", "starting"):
-        return fault
+        return fault if fault.retry is Retry.NEVER or fault.failures >= _TRIES else None
     if fault.phase != "preparing" or fault.retry is not Retry.NEVER:
         return None
     task = task_of(facts, previous)
