@@ -130,6 +130,7 @@ def _assemble(
         timetable = Timetable(clock)
         watcher = Watcher(store, engine.woken)
     sweeps: tuple[Callable[[], object], ...] = (
+        partial(fsio.sweep_staging, paths.root),  # a store that was never made
         partial(fsio.sweep_staging, paths.volumes),
         node.shim.sweep,
         node.sandboxer.sweep,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.errors import AgentError, Invalid
-from core.fsio import fsync_dir, locked, make_private, read_bounded, staging
+from core.fsio import fsync_dir, locked, make_private, read_bounded, staging, sweep_staging
 from reconciler.model.identity import Key, Kind, checked_name, kind_of
 from reconciler.model.objects import Object, Origin
 from reconciler.store.functions import HAND, Manager, Wanted, apply_specs, request_deletion
@@ -64,6 +64,8 @@ def keep_applied(root: Path, store: ObjectStore, keys: Iterable[Key]) -> None:
         files: dict[str, dict[str, bytes]] = defaultdict(dict)
         stale: set[Path] = set()
         folders = _folders(applied)
+        for folder in folders:
+            sweep_staging(folder)
         for key in keys:
             obj = store.get(key)
             home = None if obj is None else _folder_of(obj.manager)
