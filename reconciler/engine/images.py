@@ -17,7 +17,7 @@ from reconciler.engine.observe import Eyes
 from reconciler.model.actions import ForgetImage, PullImage, RemoveChain
 from reconciler.model.identity import Key, Kind
 from reconciler.model.kinds.secret import SecretSpec
-from reconciler.model.objects import with_record
+from reconciler.model.objects import Object, with_record
 from reconciler.store.functions import modify
 
 _EVERY: Final = 0.25
@@ -166,7 +166,7 @@ class ImageHands:
         """Remove the blobs that no other image needs. Raises `Busy` while a transfer is under way."""
 
         def keep() -> set[Digest]:
-            others = (obj for obj in self._eyes.store.list(Kind.IMAGE) if obj.key != action.key)
+            others = (obj for obj in self._eyes.store.list(Kind.IMAGE) if _stays(obj, action.key))
             return {Digest.parse(blob) for obj in others for blob in obj.record.get("blobs", ())}
 
         self._eyes.node.content.collect(keep)
@@ -188,8 +188,8 @@ class ImageHands:
                         snapshotter.remove(info.key)
 
     def _needed(self, action: RemoveChain, parents: Mapping[str, str | None]) -> set[str]:
-        images = (obj.record for obj in self._eyes.store.list(Kind.IMAGE) if obj.key != action.key)
-        named = (obj.spec for obj in self._eyes.store.list(Kind.SNAPSHOT) if obj.key != action.key)
+        images = (obj.record for obj in self._eyes.store.list(Kind.IMAGE) if _stays(obj, action.key))
+        named = (obj.spec for obj in self._eyes.store.list(Kind.SNAPSHOT) if _stays(obj, action.key))
         needed: set[str] = set()
         for found in (*images, *named):
             chain = found.get("chain") if found.get("driver") == action.driver else None
@@ -197,3 +197,8 @@ class ImageHands:
                 needed.add(chain)
                 chain = parents.get(chain)
         return needed
+
+
+def _stays(obj: Object, going: Key) -> bool:
+    """Whether it needs what it names: two that go side by side must not each leave what they share to the other."""
+    return obj.key != going and obj.deleted is None
