@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -65,14 +65,14 @@ class Sweep:
         return done.stdout.splitlines()
 
 
-def sweep(made: Ground, points: Iterable[int] | None = None, *, sample: int = 0, seconds: float = 0.0) -> Sweep:
-    """Count, then kill at `points` (None: all, or `sample` of them spread evenly, until `seconds` are over)."""
+def sweep(made: Ground, first: int = 1, stride: int = 1, *, sample: int = 0, seconds: float = 0.0) -> Sweep:
+    """Count, then kill at each `stride`-th point from `first` on, or at `sample` of all, until `seconds` are over."""
     sweeping = Sweep(made)
     began = time.monotonic()
     calls = sweeping.count()
     took = time.monotonic() - began
     print(f"{len(calls)} points: {dict(Counter(calls).most_common())}; a try takes {took:.1f} s", flush=True)
-    chosen = list(points) if points is not None else spread(len(calls), sample)
+    chosen = spread(len(calls), sample)[first - 1 :: stride]
     for number, point in enumerate(chosen):
         if seconds and time.monotonic() - began > seconds:
             print(f"stopped after {number} of {len(chosen)} points: {seconds:g} s are over", flush=True)
@@ -98,11 +98,7 @@ def main(words: Sequence[str]) -> int:
     node = Node(place)
     try:
         with ground(node, words[0]) as made:
-            if len(words) > 1:
-                stride = int(words[2]) if len(words) > 2 else 1
-                sweep(made, range(int(words[1]), 10_000, stride))
-            else:
-                sweep(made)
+            sweep(made, *map(int, words[1:3]))
     except AssertionError as error:
         print(error, flush=True)
         return 1
