@@ -56,6 +56,7 @@ class ImageController:
         name = Key(Kind.SNAPSHOT, snapshot_name(driver, chain))
         snapshot = self._eyes.store.get(name) if chain else None
         owned = self._eyes.store.owned(obj.key) if unpacked else ()
+        unnamed = obj.deleted is not None and snapshot is None and self._eyes.committed(driver, chain)
         credentials = obj.spec.get("credentials", {}).get("secret")
         return ImageFacts(
             obj=obj,
@@ -63,6 +64,7 @@ class ImageController:
             unpacked=unpacked,
             has_snapshot_object=snapshot is not None and obj.key in snapshot.owners and snapshot.deleted is None,
             snapshot_going=snapshot is not None and snapshot.deleted is not None,
+            busy=unnamed and self._eyes.has_children(driver, chain),
             former=frozenset(one.key for one in owned if one.kind is Kind.SNAPSHOT and one.key != name),
             users=_wanted_users(self._eyes, self._users(obj.key)) if obj.deleted is not None else frozenset(),
             secret_missing=bool(credentials) and self._eyes.store.get(Key(Kind.SECRET, credentials)) is None,

@@ -53,9 +53,11 @@ from reconciler.model.kinds.container import ContainerSpec
 def plan_container(facts: ContainerFacts, spec: ContainerSpec, now: Now) -> Plan:
     """What to do for a container now."""
     memory = Memory.of(facts.obj.record)
-    memory = replace(memory, attempt=max(memory.attempt, *(task.attempt for task in facts.tasks), 0))
     if facts.obj.deleted is not None:
         return _teardown(facts, spec, memory, now)
+    highest = max((task.attempt for task in facts.tasks), default=0)
+    if highest > memory.attempt:  # the store is older than the node: no number is used again
+        return Plan((Remember(facts.obj.key, {"attempt": highest}),))
     if owned := tuple(ensure_owned(facts)):
         return Plan(owned)
     waits = tuple(needs(facts))
@@ -155,9 +157,9 @@ def _keep(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) 
     match task.phase:
         case TaskPhase.ABSENT:
             return _absent(facts, spec, memory, current, now)
-        case TaskPhase.PREPARED:
+        case TaskPhase.PREPARED if current.boot == facts.boot:
             return _switch(facts, spec, memory, current, now)
-        case TaskPhase.HALF_MADE:
+        case TaskPhase.PREPARED | TaskPhase.HALF_MADE:
             return Plan((_delete(facts, task.id, memory), *_begin_anew(facts, spec, memory, now)))
         case TaskPhase.CREATED:
             others = _stop_others(facts, spec, memory, now)

@@ -141,6 +141,8 @@ class ImageFacts:
     """Whether that object is on its way out."""
     former: frozenset[Key] = frozenset()
     """The Snapshot objects that it owns beside that one: of what it was before."""
+    busy: bool = False
+    """Whether, of one that goes, a task's root rests on the chain and no Snapshot object would remove it later."""
     users: frozenset[Key] = frozenset()
     """The Container objects that name this image and are not on their way out."""
     secret_missing: bool = False

@@ -80,6 +80,8 @@ def plan_image(facts: ImageFacts, spec: ImageSpec) -> Plan:
 def _image_teardown(facts: ImageFacts) -> Plan:
     """Its Snapshot object goes with it and takes the files along; where there is none yet, they go from here."""
     key, record = facts.obj.key, facts.obj.record
+    if facts.busy:
+        return Plan((), (Await("InUse", "a container's root rests on it", _POLL),))
     unnamed = bool(record.get("chain")) and not facts.has_snapshot_object
     chain = (RemoveChain(key, str(record["driver"]), str(record["chain"])),) if unnamed else ()
     return Plan((*chain, ForgetImage(key), Release(key)), (), "deleted")
