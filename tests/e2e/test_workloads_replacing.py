@@ -13,6 +13,7 @@ from tests.registry import Registry
 pytestmark = pytest.mark.root
 
 IDLE = "sleep 1000"
+NO_SUCH_KEY = {"name": "A", "valueFrom": {"secret": {"name": "keys", "key": "none"}}}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_labels_probeless_settings_and_restart_policy_change_without_a_restart(s
     )
     changed["metadata"]["labels"] = {"colour": "blue"}
     said = st.must_apply(changed)
-    assert "change   container/quiet" in said or "change  container/quiet" in said
+    assert "change  container/quiet" in said
     assert st.pid("quiet") == pid
     assert st.node.cli("get", "containers", "-l", "colour=blue", "-o", "name").stdout.strip() == "container/quiet"
 
@@ -41,12 +42,7 @@ def test_labels_probeless_settings_and_restart_policy_change_without_a_restart(s
     [
         ("no-command", {"command": ["not-in-the-image"]}, "preparing", "not-in-the-image"),
         ("no-user", {"user": "stranger"}, "preparing", "stranger"),
-        (
-            "no-key",
-            {"env": [{"name": "A", "valueFrom": {"secret": {"name": "keys", "key": "none"}}}]},
-            "preparing",
-            "none",
-        ),
+        ("no-key", {"env": [NO_SUCH_KEY]}, "preparing", "secret keys has no key none; it has: there"),
         ("no-folder", {"mounts": [{"path": "/x", "bind": {"source": "/not/there"}}]}, "preparing", "/not/there"),
     ],
 )
@@ -90,11 +86,9 @@ def test_a_switch_that_fails_starts_the_old_one_again_and_tells_both_causes(st: 
     good = st.container("switch", "echo good; sleep 1000")
     st.must_apply(good)
     before = st.pid("switch")
-    # found when it is prepared, refused by the kernel when it is to start: a file that is no program
-    bad = st.container("switch", mounts=[{"path": "/etc", "tmpfs": {}}, {"path": "/etc/passwd/x", "tmpfs": {}}])
-    bad["spec"]["command"] = ["sh", "-c", IDLE]
-    (st.files / "noexec").write_text("\x7fELF no program\n")
-    bad["spec"]["mounts"] = [{"path": "/bin/busybox", "file": "noexec"}, {"path": "/bin/sh", "file": "noexec"}]
+    # the command is in the image, but a mount hides it: nobody sees that before the runtime is asked
+    (st.files / "noexec").write_text("no program\n")
+    bad = st.container("switch", IDLE, mounts=[{"path": "/usr/bin/sh", "file": "noexec"}])
     done = st.apply(bad)
     assert done.returncode == 1, done.stdout + done.stderr
     eventually(lambda: st.status("container/switch").get("pid") not in (None, before), "the old spec runs again")
