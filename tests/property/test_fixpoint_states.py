@@ -17,7 +17,7 @@ from tests.fakes.world_node import ALIVE, Task
 from tests.fakes.world_stories import REFS, WEB, apply_surroundings, expect_rest, new_world, specs
 
 STEPS = 12
-quick = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @dataclass(frozen=True)
