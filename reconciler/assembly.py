@@ -48,10 +48,10 @@ from reconciler.engine.tasks import TaskHands
 from reconciler.engine.watcher import Watcher
 from reconciler.engine.workers import Workers
 from reconciler.model.identity import FINALIZERS, Key, Kind
-from reconciler.model.objects import Object
+from reconciler.model.objects import ORPHAN, Object
 from reconciler.places import Paths
 from reconciler.store.applied import load_applied, refill
-from reconciler.store.functions import ENGINE, ORPHAN, members, sweep
+from reconciler.store.functions import ENGINE, members, sweep
 from reconciler.store.port import ObjectStore, Put
 
 SNAPSHOTTERS: Final[Mapping[str, Callable[[Path, Clock, Launcher], FolderSnapshotter]]] = {

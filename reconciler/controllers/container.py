@@ -46,7 +46,7 @@ class ContainerController:
     def facts(self, obj: Object, fault: Fault | None) -> ContainerFacts:
         """Its image, sandbox, volumes, secrets, dependencies and attempts."""
         spec = obj.spec
-        tasks = self._eyes.tasks(obj.name)
+        tasks = self._eyes.tasks(obj.name, describe=not obj.record)
         return ContainerFacts(
             obj=obj,
             boot=self._eyes.node.boot,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from core.runtime.ports import TaskPhase
 from reconciler.decide.attempts import Attempt, Ended, Memory, failures_after, restart_delay
@@ -19,6 +19,7 @@ from reconciler.decide.facts import ContainerFacts, Now, TaskSeen
 from reconciler.decide.stopping import goodbye, stop_task
 from reconciler.decide.surroundings import around, disown_unneeded, ensure_owned, needs
 from reconciler.decide.switching import (
+    adopted,
     anew,
     failed_switch,
     fresh,
@@ -48,6 +49,15 @@ from reconciler.model.actions import (
     UpdateTask,
 )
 from reconciler.model.kinds.container import ContainerSpec
+from reconciler.model.objects import ORPHAN
+
+_ORPHANED: Final = Await(
+    "Orphan",
+    "it runs, and nothing that is known here asks for it; it is left alone",
+    None,
+    stalled=True,
+    hint="Apply a manifest of that name to keep it, or delete it.",
+)
 
 
 def plan_container(facts: ContainerFacts, spec: ContainerSpec, now: Now) -> Plan:
@@ -55,6 +65,10 @@ def plan_container(facts: ContainerFacts, spec: ContainerSpec, now: Now) -> Plan
     memory = Memory.of(facts.obj.record)
     if facts.obj.deleted is not None:
         return _teardown(facts, spec, memory, now)
+    if memory.current is None and (known := adopted(facts)) is not None:
+        return Plan((Remember(facts.obj.key, known, "Adopted", "a task that the store did not remember"),))
+    if facts.obj.manager == ORPHAN:
+        return Plan((), (_ORPHANED,))
     highest = max((task.attempt for task in facts.tasks), default=0)
     if highest > memory.attempt:  # the store is older than the node: no number is used again
         return Plan((Remember(facts.obj.key, {"attempt": highest}),))

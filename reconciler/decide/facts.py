@@ -35,6 +35,8 @@ class TaskSeen:
     alive: bool = False
     exit: Exit | None = None
     pid: int | None = None
+    described: Mapping[str, Any] | None = None
+    """What it was prepared with; looked up only while the store remembers nothing of its container."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,8 +121,11 @@ def plan_sandbox(facts: SandboxFacts) -> Plan:
     id = str(record.get("id", ""))
     seen = next((one for one in facts.seen if one.id == id), None)
     gone = record.get("made") and (seen is None or seen.phase is not SandboxPhase.READY)
+    if not record and (known := _ready(facts, wanted)) is not None:
+        adopted = {"id": known.id, "hash": wanted, "attempt": known.attempt, "boot": facts.boot, "made": True}
+        return Plan((Remember(key, adopted, "Adopted", known.id),), (), "adopted")
     if not id or record.get("hash") != wanted or record.get("boot") != facts.boot or gone:
-        attempt = int(record.get("attempt", 0)) + 1
+        attempt = max(int(record.get("attempt", 0)), *(one.attempt for one in facts.seen), 0) + 1
         id = str(RuntimeId(facts.obj.name, wanted, attempt))
         cause = "created" if attempt == 1 else "spec changed" if record.get("hash") != wanted else "lost"
         begun = {"id": id, "hash": wanted, "attempt": attempt, "boot": facts.boot, "made": None}
@@ -130,6 +133,12 @@ def plan_sandbox(facts: SandboxFacts) -> Plan:
     if seen is None or seen.phase is not SandboxPhase.READY or not record.get("made"):
         return Plan(tuple(_make(facts, id)))
     return Plan(tuple(RemoveSandbox(old.id) for old in _unused(facts, id)))
+
+
+def _ready(facts: SandboxFacts, wanted: str) -> SandboxSeen | None:
+    """The newest that is whole and of the wanted spec: the store was lost, and it was not."""
+    whole = [one for one in facts.seen if one.phase is SandboxPhase.READY and one.hash == wanted]
+    return whole[-1] if whole else None
 
 
 def _make(facts: SandboxFacts, id: str) -> Iterator[Action]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from core.errors import Retry
 from core.runtime.ports import TaskPhase
@@ -25,6 +25,16 @@ def task_of(facts: ContainerFacts, made: Attempt) -> TaskSeen | None:
     """What of an attempt is on the node."""
     id = made.id(facts.obj.name)
     return next((task for task in facts.tasks if task.id == id), None)
+
+
+def adopted(facts: ContainerFacts) -> dict[str, Any] | None:
+    """The memory of a container whose store was lost: what its newest attempt was prepared with."""
+    for task in reversed(facts.tasks):
+        record = (task.described or {}).get("record", {})
+        if record.get("current", {}).get("attempt") == task.attempt:
+            begun = task.phase not in (TaskPhase.PREPARED, TaskPhase.HALF_MADE)
+            return {**record, "current": {**record["current"], "started": record["current"]["started"] or begun}}
+    return None
 
 
 def is_live(task: TaskSeen | None) -> bool:

@@ -110,12 +110,12 @@ class Eyes:
         """When that task was asked to end."""
         return self._stopping.get(id)
 
-    def tasks(self, name: str) -> tuple[TaskSeen, ...]:
+    def tasks(self, name: str, *, describe: bool = False) -> tuple[TaskSeen, ...]:
         """The attempts of a container, oldest first; those that live are watched for their end."""
         ids = self.task_ids(name)
-        return tuple(sorted((self._task(name, id) for id in ids), key=lambda task: task.attempt))
+        return tuple(sorted((self._task(name, id, describe) for id in ids), key=lambda task: task.attempt))
 
-    def _task(self, name: str, id: str) -> TaskSeen:
+    def _task(self, name: str, id: str, describe: bool) -> TaskSeen:
         seen = self.node.shim.state(id)
         known = RuntimeId.parse(id)
         assert known is not None
@@ -126,7 +126,8 @@ class Eyes:
         elif seen.pid is not None and alive:
             self._exits.watch(seen.pid, Key(Kind.CONTAINER, name))
         pid = seen.pid.pid if seen.pid is not None and alive else None
-        return TaskSeen(id, known.hash, known.attempt, seen.phase, alive, seen.exit, pid)
+        described = self.node.shim.described(id) if describe else None
+        return TaskSeen(id, known.hash, known.attempt, seen.phase, alive, seen.exit, pid, described)
 
     def sandboxes(self, name: str) -> tuple[SandboxSeen, ...]:
         """The sandboxes made for a Sandbox object, oldest first."""

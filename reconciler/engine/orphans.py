@@ -12,8 +12,7 @@ from typing import Any
 from core.runtime.ports import TaskPhase
 from reconciler.engine.observe import Eyes
 from reconciler.model.identity import FINALIZERS, Key, Kind
-from reconciler.model.objects import Object
-from reconciler.store.functions import ORPHAN
+from reconciler.model.objects import ORPHAN, Object
 from reconciler.store.port import Put
 
 
@@ -42,7 +41,6 @@ def _object(key: Key, described: Mapping[str, Any]) -> Object:
         key,
         spec=described["spec"],
         labels=described.get("labels", {}),
-        record=described.get("record", {}),
         manager=ORPHAN,
         finalizers=frozenset({FINALIZERS[Kind.CONTAINER]}),
     )

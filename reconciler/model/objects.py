@@ -18,6 +18,10 @@ Json = Mapping[str, Any]
 _NOTHING: Final[Json] = MappingProxyType({})
 
 
+ORPHAN: Final = "orphan"
+"""The manager of a workload that runs and that no store remembered: anybody may take it over."""
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where an object's spec came from; `line` counts from 1."""

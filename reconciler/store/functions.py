@@ -13,14 +13,11 @@ from typing import Any, Final, TypeVar
 
 from core.errors import Busy, Denied, NotFound
 from reconciler.model.identity import Key, Kind
-from reconciler.model.objects import Object, Origin, may_vanish
+from reconciler.model.objects import ORPHAN, Object, Origin, may_vanish
 from reconciler.store.port import Change, ObjectStore, Put, Remove, WriteConflict
 
 ENGINE: Final = "engine"
 """The manager of what the agent makes itself."""
-
-ORPHAN: Final = "orphan"
-"""The manager of a workload that runs and that no store remembered: anybody may take it over."""
 
 HAND: Final = "hand"
 """The manager of what was applied without a set."""

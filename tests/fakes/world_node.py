@@ -161,7 +161,7 @@ class SimEyes:
         """The ids of which anything is here."""
         return frozenset(id for id, task in self.node.tasks.items() if task.name == name)
 
-    def tasks(self, name: str) -> tuple[TaskSeen, ...]:
+    def tasks(self, name: str, *, describe: bool = False) -> tuple[TaskSeen, ...]:
         """The attempts of a container, oldest first."""
         return tuple(sorted(map(self._task, self.task_ids(name)), key=lambda task: task.attempt))
 
