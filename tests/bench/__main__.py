@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.bench import pull, report, resync, start, steady
-from tests.bench.ground import folder, machine_facts, missing, quiet_disk, say
+from tests.bench.ground import folder, machine_facts, missing, quiet_disk, run, say
 from tests.bench.report import Report, Row
 from tests.registry import Registry, image_layouts, missing_tools
 
@@ -23,14 +23,30 @@ def main(words: Sequence[str]) -> int:
     if reason := missing(*missing_tools(), "conmon", "runc"):
         print(f"bench: {reason}: make setup", file=sys.stderr)
         return 2
+    compile_modules()
+    facts = machine_facts()
     with folder("bench") as place:
-        found = Report(tuple(measure(place, words)), machine_facts(), datetime.now(UTC).date().isoformat())
+        found = Report(tuple(measure(place, words)), facts, datetime.now(UTC).date().isoformat())
     print(found.table())
     if not words:
         found.save()
         if report.BEGIN in report.README.read_text():
             report.main(())
     return 0
+
+
+def compile_modules() -> None:
+    """Has our modules compiled, as an installer leaves them, whatever this environment says of writing bytecode."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    run(
+        [
+            sys.executable,
+            "-m",
+            "compileall",
+            "-q",
+            *(report.TOP / name for name in ("core", "reconciler", "migrations")),
+        ]
+    )
 
 
 def measure(place: Path, words: Sequence[str]) -> list[Row]:

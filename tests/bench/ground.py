@@ -18,6 +18,7 @@ from tests.conftest import Node
 
 PLACE: Final = "/var/tmp"  # a disk everywhere; /tmp may be memory, where overlayfs and fsync mean little
 LIMIT_SECONDS: Final = 300.0
+ROUND_SECONDS: Final = 30.0
 API: Final = "reconciler/v1"
 
 
@@ -61,9 +62,16 @@ Result = TypeVar("Result")
 
 
 def alternate(rounds: int, turns: Mapping[str, Callable[[], Result]]) -> dict[str, list[Result]]:
-    """Gives every tool its turn, round by round, so that what changes on the machine meanwhile meets all alike."""
+    """Gives every tool its turn, round by round, so that what changes on the machine meanwhile meets all alike.
+
+    A slow machine makes fewer rounds, at least one: none begins when half a minute a round is used up.
+    """
+    deadline = time.monotonic() + ROUND_SECONDS * rounds
     seen: dict[str, list[Result]] = {name: [] for name in turns}
     for number in range(rounds):
+        if number and time.monotonic() > deadline:
+            say("no time for more rounds")
+            break
         for name, turn in turns.items():
             seen[name].append(turn())
             say(f"round {number + 1} of {rounds}: {name}: {seen[name][-1]}")
@@ -171,6 +179,7 @@ def machine_facts() -> dict[str, str]:
         "kernel": platform.release(),
         "disk": f"{disk} (all stores)",
         **{name: version for name in PEERS if (version := version_of(name))},
+        "load before the run": f"{os.getloadavg()[0]:.1f} processes",
         "python": platform.python_version(),
         "reconciler": version_of("git"),
     }

@@ -144,7 +144,7 @@ class Report:
 
     def page(self) -> str:
         """docs/benchmarks.md."""
-        how = [f"- **{row.label}**: {row.how}" for row in self.rows if row.how]
+        how = [f"- **{row.label}**: {row.how} Samples: {len(row.ours)}." for row in self.rows if row.how]
         missed = [row for row in self.rows if row.verdict in ("miss", "promise kept, goal missed")]
         misses = [f"- {row.label}: {self._by(row)}" for row in missed]
         parts = [
