@@ -102,7 +102,7 @@ class Runner:
         between = time.monotonic()
         self.ground.apply()
         self.usual_apply = between - began
-        self.usual_work = max(0.2, self.usual_apply - (time.monotonic() - between))
+        self.usual_work = max(0.3 * self.usual_apply, self.usual_apply - (time.monotonic() - between))
         self.ground.converged()
         self.ground.delete_all()
 
