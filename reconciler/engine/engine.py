@@ -17,6 +17,7 @@ from core.errors import AgentError, Failed, Retry, from_os_error
 from core.retrying import delay
 from reconciler.decide.facts import Facts, Now
 from reconciler.decide.outcomes import look_again, outcome_of, performable
+from reconciler.decide.references import references
 from reconciler.decide.summary import LOOK_AGAIN, is_true, summarise
 from reconciler.engine.backoff import Convergence
 from reconciler.engine.controller import Controller
@@ -121,30 +122,36 @@ class Engine:
         if obj is None:
             return
         known = error if isinstance(error, AgentError) else Failed(f"{type(error).__name__}: {error}")
-        fault = self._failure(obj, "reconciling", repr(error), known)
+        fault = self._failure(obj, self._inputs(obj), "reconciling", repr(error), known)
         detail = "this is a fault of the program; the agent's log has more" if known is not error else fault.message
         self.store.add_event(self._event(key, "Warning", fault.reason, detail))
 
     def _fault(self, obj: Object) -> Fault | None:
         fault = self._faults.get(obj.key)
-        if fault is not None and fault.generation != obj.generation:
+        if fault is not None and fault.inputs != self._inputs(obj):
             self._forget(obj.key)
             return None
         return fault
+
+    def _inputs(self, obj: Object) -> tuple[int, ...]:
+        """What a failure came from: a corrected Secret or Image is tried at once, not when the back-off is over."""
+        needed = (self.store.get(key) for key in sorted(references(obj)))
+        return (obj.generation, *(0 if one is None else one.generation for one in needed))
 
     def _forget(self, key: Key) -> None:
         self._faults.pop(key, None)
         self._convergence.settled(key)
 
     def _perform(self, obj: Object, todo: tuple[Action, ...]) -> None:
+        inputs = self._inputs(obj)
         for action in todo:
             try:
                 self._hands.perform(action)
             except AgentError as error:
-                self._failure(obj, action.phase, repr(action), error)
+                self._failure(obj, inputs, action.phase, repr(action), error)
                 return
             except OSError as error:
-                self._failure(obj, action.phase, repr(action), from_os_error(error, action.phase))
+                self._failure(obj, inputs, action.phase, repr(action), from_os_error(error, action.phase))
                 return
             self._wake_touched(action)
             fault = self._faults.get(obj.key)
@@ -165,7 +172,7 @@ class Engine:
             case _:
                 pass
 
-    def _failure(self, obj: Object, phase: str, action: str, error: AgentError) -> Fault:
+    def _failure(self, obj: Object, inputs: tuple[int, ...], phase: str, action: str, error: AgentError) -> Fault:
         known = self._faults.get(obj.key)
         failures = known.failures + 1 if known is not None and known.phase == phase else 1
         pause = LOOK_AGAIN if error.retry is Retry.NEVER else delay(failures, jitter=random.random())
@@ -173,7 +180,7 @@ class Engine:
         if error.retry is Retry.NOW and failures < _CONFLICTS:
             pause = 0.0
         until = self._clock.monotonic() + pause
-        fault = fault_of(error, phase, action, failures=failures, until=until, generation=obj.generation)
+        fault = fault_of(error, phase, action, failures=failures, until=until, inputs=inputs)
         self._faults[obj.key] = fault
         if pause:
             self.store.add_event(self._event(obj.key, "Warning", fault.reason, fault.message))

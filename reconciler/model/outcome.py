@@ -37,7 +37,8 @@ Outcome = Settled | RetryAfter | Blocked
 class Fault:
     """The last failure on an object: which phase of which action, why, what to do. Kept until it is overcome.
 
-    `failures` counts failures in a row; `until` is the monotonic second before which it is not tried again.
+    `failures` counts failures in a row; `until` is the monotonic second before which it is not tried again. `inputs`
+    are the generations of the object and of those it names: with others the fault is forgotten.
     """
 
     phase: str
@@ -49,7 +50,7 @@ class Fault:
     retry: Retry
     failures: int = 1
     until: float = 0.0
-    generation: int = 0
+    inputs: tuple[int, ...] = ()
 
     @property
     def reason(self) -> str:
@@ -57,6 +58,8 @@ class Fault:
         return "".join(part.capitalize() for part in (self.phase + " " + self.category.value).split())
 
 
-def fault_of(error: AgentError, phase: str, action: str, *, failures: int, until: float, generation: int) -> Fault:
+def fault_of(
+    error: AgentError, phase: str, action: str, *, failures: int, until: float, inputs: tuple[int, ...]
+) -> Fault:
     """What is kept of an error that an action raised."""
-    return Fault(phase, action, error.category, error.message, error.hint(), error.retry, failures, until, generation)
+    return Fault(phase, action, error.category, error.message, error.hint(), error.retry, failures, until, inputs)
