@@ -154,7 +154,13 @@ class Stage:
         done = self.node.cli("delete", *keys, "--timeout", "30s")
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def odd_image(self, name: str, config: Mapping[str, Any], files: Mapping[str, tuple[int, int, bytes]]) -> str:
+    def odd_image(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        files: Mapping[str, tuple[int, int, bytes]],
+        registry: Registry | None = None,
+    ) -> str:
         """Push busybox with one more layer (`path: (owner, mode, content)`, a folder with a final slash)."""
         layout = self.files / f"image-{name}"
         shutil.copytree(image_layouts("busybox")[0], layout)
@@ -171,7 +177,7 @@ class Stage:
         entry = _keep(blobs, json.dumps(manifest).encode(), MANIFEST)
         entry["annotations"] = {"org.opencontainers.image.ref.name": "latest"}
         (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
-        return self.registry.push(layout, f"{name}:latest")
+        return (registry or self.registry).push(layout, f"{name}:latest")
 
 
 def _keep(blobs: Path, data: bytes, media_type: str) -> dict[str, Any]:
