@@ -287,14 +287,3 @@ def socket_address(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{fd}/{path.name}"
     finally:
         os.close(fd)
-
-
-def socket_path(path: Path) -> str:
-    """A form of `path` short enough for AF_UNIX (108 bytes): through an open folder when the plain one is too long.
-
-    The folder's descriptor stays open for the life of the process; callers hold few sockets.
-    """
-    if len(os.fsencode(path)) <= 100:
-        return str(path)
-    fd = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    return f"/proc/self/fd/{fd}/{path.name}"
