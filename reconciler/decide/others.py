@@ -175,5 +175,5 @@ def plan_volume(facts: VolumeFacts, spec: VolumeSpec) -> Plan:
 
 
 def plan_plain(obj: Object) -> Plan:
-    """Nothing is done on the node for it."""
-    return Plan((Release(obj.key),)) if obj.deleted is not None else Plan()
+    """Nothing is done on the node for it, so that it has no finalizer: the store removes it when it is deleted."""
+    return Plan()

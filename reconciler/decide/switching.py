@@ -75,7 +75,8 @@ def replaced_by(facts: ContainerFacts, memory: Memory) -> str:
         return ""
     if current.hash != desired_hash(facts) and not tried(facts, memory):
         return "spec changed"
-    unfinished = memory.current_ended() is None and current.boot == facts.boot
+    goes_on = memory.current_ended() is None or is_live(task_of(facts, current))
+    unfinished = goes_on and current.boot == facts.boot
     if current.sandbox != facts.sandbox.id and unfinished:
         return "sandbox changed"
     return ""
