@@ -7,6 +7,7 @@ it), to a file of the node before anything else: a second start of one attempt s
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -180,6 +181,12 @@ class Ground:
         self.containers = {}
         left = [*checker.gone(self.place), *checker.objects_left(self.store)]
         assert not left, "left over after delete:\n  " + "\n  ".join(left[:40])
+
+    def wipe(self) -> None:
+        """A new node on which nothing has ever been, after `delete_all`."""
+        self.close()
+        for folder in (self.node.root, self.node.state, self.ledger):
+            shutil.rmtree(folder)
 
     def close(self) -> None:
         """Let go of the store."""

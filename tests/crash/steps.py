@@ -25,26 +25,29 @@ from tests.crash.ground import Ground, ground
 
 CONTAINERS: Final = ("c0", "c4")
 """One in the shared sandbox, one in a private one."""
+PAST: Final = "ended 0"
+ENOUGH: Final = 3
+"""So many points in a row past the end are the end: how many there are varies a little from run to run."""
 
 
 @dataclass(slots=True)
 class Sweep:
-    """Kills at points. `versions` makes each try's ids its own."""
+    """Kills at points; `where` counts the calls that were not made any more."""
 
     ground: Ground
-    versions: int = 0
     where: Counter[str] = field(default_factory=Counter)
 
     def count(self) -> list[str]:
-        """The calls at which a whole apply can be killed, in order; leaves a node with nothing on it."""
+        """The calls at which a whole apply can be killed, in order."""
         lines = self._traced(0)
         assert lines[-1].startswith("points "), "\n".join(lines[-20:])
         self.ground.converged()
         self.ground.delete_all()
+        self.ground.wipe()
         return lines[-2].split()
 
     def kill_at(self, point: int) -> str:
-        """One try; the call that was not made any more. Raises `AssertionError` with what is wrong afterwards."""
+        """One try; `killed CALL`, or `ended 0` past the end. Raises `AssertionError` with what is wrong afterwards."""
         last = self._traced(point)[-1]
         what = f"point {point}: {last}"
         try:
@@ -53,12 +56,13 @@ class Sweep:
             self.ground.delete_all()
         except AssertionError as error:
             raise AssertionError(f"{what}: {error}") from error
-        self.where[last] += 1
+        self.ground.wipe()
+        if last != PAST:
+            self.where[last.removeprefix("killed ")] += 1
         return last
 
     def _traced(self, point: int) -> list[str]:
-        self.versions += 1
-        self.ground.want(dict.fromkeys(CONTAINERS, str(self.versions)), ("web",))
+        self.ground.want(dict.fromkeys(CONTAINERS, "1"), ("web",))
         command = [sys.executable, tracer.__file__, str(point), *self.ground.node.arguments(*self.ground.apply_words)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
         assert done.returncode == (137 if "\nkilled " in f"\n{done.stdout}" else 0), done.stdout + done.stderr
@@ -72,21 +76,27 @@ def sweep(made: Ground, first: int = 1, stride: int = 1, *, sample: int = 0, sec
     calls = sweeping.count()
     took = time.monotonic() - began
     print(f"{len(calls)} points: {dict(Counter(calls).most_common())}; a try takes {took:.1f} s", flush=True)
-    chosen = spread(len(calls), sample)[first - 1 :: stride]
+    chosen = spread(len(calls), sample) if sample else range(first, 2 * len(calls), stride)
+    past = 0
     for number, point in enumerate(chosen):
+        if past == ENOUGH:
+            break
         if seconds and time.monotonic() - began > seconds:
             print(f"stopped after {number} of {len(chosen)} points: {seconds:g} s are over", flush=True)
             break
         last = sweeping.kill_at(point)
+        past = past + 1 if last == PAST else 0
         print(f"point {point}: {last}", flush=True)
-    print(f"{sweeping.where.total()} of {len(calls)} points: {dict(sweeping.where.most_common())}", flush=True)
+    print(
+        f"killed at {sweeping.where.total()} of {len(calls)} points: {dict(sweeping.where.most_common())}", flush=True
+    )
     return sweeping
 
 
 def spread(count: int, sample: int) -> list[int]:
-    """`sample` of the numbers 1 … count in an order that is spread out from the first one on; 0: all, in order."""
+    """`sample` of the numbers 1 … count, in an order that is spread out from the first one on."""
     numbers = range(1, count + 1)
-    if not sample or sample >= count:
+    if sample >= count:
         return list(numbers)
     golden = 0.6180339887498949
     return list(dict.fromkeys(1 + int(((n + 0.5) * golden % 1.0) * count) for n in range(sample)))
