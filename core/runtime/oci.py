@@ -144,7 +144,11 @@ class OciShim:
         # Out of the helpers' group, which ends with the engine; and out of a service manager's, which may end with it.
         wanted = dict.fromkeys(path for path in (self._found.tracking, self._found.v1.get("name=systemd")) if path)
         for hierarchy in wanted:
-            cgroups.enter(cgroups.make(hierarchy, f"{self._group}/monitors"), monitor)
+            group = hierarchy / f"{self._group}/monitors".lstrip("/")
+            try:
+                cgroups.enter(group, monitor)
+            except FileNotFoundError:
+                cgroups.enter(cgroups.make(hierarchy, f"{self._group}/monitors"), monitor)
 
     def start(self, id: str) -> TaskState:
         """CREATED → RUNNING (or STOPPED already, when it was quick)."""

@@ -77,7 +77,8 @@ class OciSandboxer:
         seen = self.status(sandbox.id)
         if seen.phase in (SandboxPhase.READY, SandboxPhase.STOPPED):
             return seen
-        self.shutdown(sandbox.id)
+        if seen.phase is not SandboxPhase.ABSENT:
+            self.shutdown(sandbox.id)
         try:
             limits.limit(self._found, self.cgroup(sandbox.id), sandbox.resources)
             self._make(sandbox)

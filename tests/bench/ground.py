@@ -17,7 +17,7 @@ from tests import leftovers
 from tests.conftest import Node
 
 PLACE: Final = "/var/tmp"  # a disk everywhere; /tmp may be memory, where overlayfs and fsync mean little
-LIMIT_SECONDS: Final = 300.0
+LIMIT_SECONDS: Final = 120.0
 ROUND_SECONDS: Final = 30.0
 API: Final = "reconciler/v1"
 
@@ -92,10 +92,17 @@ def folder(name: str) -> Iterator[Path]:
 
 @contextmanager
 def fresh_node() -> Iterator[Node]:
-    """A node with an empty store; whatever is left of it in the end is taken away by force."""
+    """A node with an empty store; whatever is left of it in the end is taken away by force.
+
+    Where a measurement fails, what the node says of itself is told first.
+    """
     node = Node(leftovers.Place(Path(tempfile.mkdtemp(prefix="rb-node-", dir=PLACE))))
     try:
         yield node
+    except (Broken, subprocess.TimeoutExpired):
+        for words in (("status",), ("events",)):
+            say("\n".join(node.cli(*words).stdout.splitlines()[-40:]))
+        raise
     finally:
         node.stop()
         leftovers.clean(node.place)
