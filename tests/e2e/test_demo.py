@@ -22,7 +22,7 @@ STEPS: Final = (
     "From manifests to running containers",
     "Converged: 7 objects, 7 created",
     "The agent, which keeps it so",
-    "container/web                    True     Running",
+    "container/web ",
     "Hello from web 1",
     "Kill the web server's process",
     "the page was there again after",
