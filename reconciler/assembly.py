@@ -21,7 +21,6 @@ from core.runtime.sandboxes import OciSandboxer
 from core.snapshots.driver import FolderSnapshotter
 from core.snapshots.native import NativeSnapshotter
 from core.snapshots.overlay import OverlaySnapshotter
-from core.snapshots.unpack import LayerUnpacker
 from core.transfer import platform
 from core.transfer.ports import Unpacker
 from reconciler.controllers.container import ContainerController
@@ -89,7 +88,7 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
         boot=boot,
         platform=str(platform.of_node()),
     )
-    unpackers = {name: LayerUnpacker(driver, launcher) for name, driver in snapshotters.items()}
+    unpackers = {name: partial(_unpacker, driver, launcher) for name, driver in snapshotters.items()}
     return _assemble(paths, store, clock, options, node, home, unpackers)
 
 
@@ -100,7 +99,7 @@ def _assemble(
     options: Options,
     node: Node,
     home: CgroupHome,
-    unpackers: Mapping[str, Unpacker],
+    unpackers: Mapping[str, Callable[[], Unpacker]],
 ) -> Life:
     queue = WorkQueue(clock, options.scope.accepts)
     exits = Exits(queue.add, node.boot)
@@ -138,6 +137,12 @@ def _assemble(
         tasks.sweep,
     )
     return Life(engine, eyes, home, exits, watcher, workers, sweeps, tasks.rotate_logs, timetable)
+
+
+def _unpacker(driver: FolderSnapshotter, launcher: Launcher) -> Unpacker:
+    from core.snapshots.unpack import LayerUnpacker  # only who pulls pays for it
+
+    return LayerUnpacker(driver, launcher)
 
 
 class _Late:  # the hands tell of progress through the engine, and the engine has hands

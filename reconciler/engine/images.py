@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core.clock import Clock
 from core.digest import Digest
 from core.errors import Invalid, NotFound
 from core.snapshots.ports import SnapshotInUse, SnapshotKind
 from core.transfer import platform, reference
-from core.transfer.auth import Credentials
 from core.transfer.ports import Descriptor, LayerState, PulledImage, Unpacker
 from reconciler.engine.observe import Eyes
 from reconciler.model.actions import ForgetImage, PullImage, RemoveChain
@@ -19,6 +18,9 @@ from reconciler.model.identity import Key, Kind
 from reconciler.model.kinds.secret import SecretSpec
 from reconciler.model.objects import Object, with_record
 from reconciler.store.functions import modify
+
+if TYPE_CHECKING:
+    from core.transfer.auth import Credentials
 
 _EVERY: Final = 0.25
 """Seconds between two tellings of how far a transfer is."""
@@ -74,7 +76,7 @@ class ImageHands:
     def __init__(
         self,
         eyes: Eyes,
-        unpackers: Mapping[str, Unpacker],
+        unpackers: Mapping[str, Callable[[], Unpacker]],
         clock: Clock,
         tell: Callable[[Key], None],
         stopping: Callable[[], bool],
@@ -97,7 +99,7 @@ class ImageHands:
                 f"there is no snapshotter {action.driver!r}", advice=f"There is: {', '.join(self._unpackers)}."
             )
         telling = Telling(action.key, self._eyes, self._clock, self._tell)
-        common: dict[str, Any] = {"clock": self._clock, "unpacker": unpacker, "progress": telling}
+        common: dict[str, Any] = {"clock": self._clock, "unpacker": unpacker(), "progress": telling}
         try:
             with self._eyes.node.content.span() as span:
                 if (held := self._held(action)) is not None:
@@ -130,6 +132,8 @@ class ImageHands:
     def _login(self, action: PullImage) -> Credentials | None:
         if not action.secret:
             return None
+        from core.transfer.auth import Credentials
+
         obj = self._eyes.store.get(Key(Kind.SECRET, action.secret))
         data = SecretSpec.model_validate(obj.spec).contents() if obj is not None else {}
         if "username" not in data or "password" not in data:
