@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from core import fsio
@@ -24,11 +25,21 @@ from reconciler.store import sqlite
 from reconciler.store.port import ObjectStore
 
 if TYPE_CHECKING:
-    from core.runtime.ports import Shim
+    from core.runtime.ports import ExecSpec, Shim
     from reconciler.engine.life import Life
     from reconciler.engine.lock import EngineLock
 
-__all__ = ["Paths", "Verdict", "converge", "open_store", "resolve_paths", "run_agent", "runtime_of", "user_in"]
+__all__ = [
+    "Paths",
+    "Verdict",
+    "check_command",
+    "converge",
+    "open_store",
+    "resolve_paths",
+    "run_agent",
+    "runtime_of",
+    "user_in",
+]
 
 _TICK: Final = 0.1
 _PAUSE: Final = 0.02
@@ -226,6 +237,23 @@ def notify(state: str) -> None:
         ):
             # The manager may be gone; the agent goes on without it.
             out.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
+
+
+def check_command(paths: Paths, shim: Shim, id: str, process: ExecSpec) -> None:
+    """Look for the command of `process` where the task sees files; raises `NotFound` or `Denied` as a shell would.
+
+    What a runtime says of it by itself is a line of its log.
+    """
+    import json
+
+    from core.runtime import rootfs
+
+    pid = shim.state(id).pid
+    if pid is None:
+        raise NotFound(f"task {id} does not run", advice="Wait for it, or see why: reconciler get containers")
+    made = json.loads((paths.state / "bundles" / id / "config.json").read_bytes())["process"]
+    with rootfs.opened(Path(f"/proc/{pid.pid}/root")) as root:
+        rootfs.find_command(root, process.args[0], [*made["env"], *process.env], process.cwd or made["cwd"])
 
 
 def user_in(paths: Paths, id: str, text: str) -> str:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import click
 
+from core.errors import Denied, NotFound
 from reconciler.cli.context import Node, container_key, pass_node
+from reconciler.cli.terminal import complain
+
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
 
 
 @click.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -34,7 +39,7 @@ def command(
       reconciler exec web -- cat /etc/hostname
     """
     from core.runtime.ports import ExecSpec
-    from reconciler.wiring import runtime_of, user_in
+    from reconciler.wiring import check_command, runtime_of, user_in
 
     words = args[1:] if args[0] == "--" else args
     if not words:
@@ -45,4 +50,10 @@ def command(
     node.wanted(key)
     store = node.store_to_write()
     shim, task = runtime_of(node.paths, store, key.name)
-    return shim.exec(task, ExecSpec(words, tty, stdin or tty, env, user_in(node.paths, task, user), workdir))
+    process = ExecSpec(words, tty, stdin or tty, env, user_in(node.paths, task, user), workdir)
+    try:
+        check_command(node.paths, shim, task, process)
+    except (NotFound, Denied) as error:
+        complain(error)
+        return NOT_FOUND if isinstance(error, NotFound) else NOT_EXECUTABLE
+    return shim.exec(task, process)

@@ -21,7 +21,7 @@ from reconciler.engine.watcher import Watcher
 from reconciler.engine.workers import Workers
 
 RESYNC_SECONDS: Final = 30.0
-LOGS_SECONDS: Final = 10.0
+LOGS_SECONDS: Final = 2.0
 DRAIN_SECONDS: Final = 60.0
 _log: Final = logging.getLogger(__name__)
 

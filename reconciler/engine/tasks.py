@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from core import fsio, mounts
 from core.clock import Clock
@@ -33,6 +33,10 @@ from reconciler.model.identity import Key, Kind, RuntimeId
 from reconciler.model.kinds.base import Resources
 from reconciler.model.kinds.container import ContainerSpec, Log
 from reconciler.model.kinds.secret import SecretSpec
+
+_SMALL_LOG: Final = 512
+_DAM: Final = 64 << 20
+"""Bytes of log that may come between two looks at it, before the monitor throws away what it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class TaskHands:
                 sandbox=action.sandbox,
                 terminal=spec.tty,
                 stdin=spec.stdin,
-                log_limit=4 * spec.log.max_size,
+                log_limit=max(4 * spec.log.max_size, _DAM),
             )
         )
 
@@ -228,16 +232,26 @@ class TaskHands:
         shim = self._eyes.node.shim
         for id in shim.tasks():
             known = RuntimeId.parse(id)
-            obj = None if known is None else self._eyes.store.get(Key(Kind.CONTAINER, known.name))
+            path = self._eyes.node.logs / (known.name if known is not None else "") / f"{id}.log"
+            if known is None or _is_small(path):
+                continue
+            obj = self._eyes.store.get(Key(Kind.CONTAINER, known.name))
             if obj is not None:
                 log = Log.model_validate(obj.spec.get("log", {}))
-                path = self._eyes.node.logs / obj.name / f"{id}.log"
                 logs.rotate(path, partial(shim.reopen_log, id), max_size=log.max_size, keep=log.files)
 
     def update(self, id: str, raw: Mapping[str, Any]) -> None:
         """New limits for a running task."""
         limits = oci_resources(compose.resources(Resources.model_validate(raw)), self._limits)
         self._eyes.node.shim.update(id, limits)
+
+
+def _is_small(log: Path) -> bool:
+    """Whether no limit can be reached; a log that lacks its name is being rotated, and is not small."""
+    try:
+        return os.stat(log).st_size < _SMALL_LOG
+    except FileNotFoundError:
+        return False
 
 
 def _secret_names(spec: ContainerSpec) -> list[str]:
