@@ -38,6 +38,7 @@ from reconciler.engine.engine import Engine
 from reconciler.engine.exits import Exits
 from reconciler.engine.images import ImageHands
 from reconciler.engine.index import Index
+from reconciler.engine.lanes import Lanes
 from reconciler.engine.life import Life
 from reconciler.engine.observe import Eyes, Node
 from reconciler.engine.perform import NodeHands
@@ -57,7 +58,8 @@ SNAPSHOTTERS: Final[Mapping[str, Callable[[Path, Clock, Launcher], FolderSnapsho
     "overlayfs": lambda root, clock, _: OverlaySnapshotter(root, clock),
     "native": NativeSnapshotter,
 }
-WORKERS: Final = 4
+WORKERS: Final = (4, 16)
+"""Threads for what takes moments, and for what may take minutes (pulling an image)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ def _assemble(
     home: CgroupHome,
     unpackers: Mapping[str, Callable[[], Unpacker]],
 ) -> Life:
-    queue = WorkQueue(clock, options.scope.accepts)
+    lanes = WorkQueue(clock, options.scope.accepts), WorkQueue(clock, options.scope.accepts)
+    queue = Lanes(*lanes, (Kind.IMAGE,), clock)
     exits = Exits(queue.add, node.boot)
     eyes = Eyes(store, node, exits)
     index = Index()
@@ -121,7 +124,11 @@ def _assemble(
     )
     engine = Engine(store, register(controllers), hands, queue, clock, index)
     late.engine = engine
-    workers = Workers(queue, engine.work, engine.failed, Backoff(clock, random.random), clock, WORKERS)
+    backoff = Backoff(clock, random.random)
+    workers = [
+        Workers(lane, engine.work, engine.failed, backoff, clock, count)
+        for lane, count in zip(lanes, WORKERS, strict=True)
+    ]
     timetable = watcher = None
     if options.resident:
         from reconciler.engine.timetable import Timetable

@@ -22,7 +22,7 @@ from reconciler.decide.summary import LOOK_AGAIN, is_true, summarise
 from reconciler.engine.backoff import Convergence
 from reconciler.engine.controller import Controller
 from reconciler.engine.index import Index
-from reconciler.engine.queue import WorkQueue
+from reconciler.engine.lanes import Lanes
 from reconciler.model.actions import Action, DeleteTask, Disown, EnsureOwned, Plan, Release
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Object
@@ -47,7 +47,7 @@ class Engine:
         store: ObjectStore,
         controllers: Mapping[Kind, Controller],
         hands: Hands,
-        queue: WorkQueue,
+        queue: Lanes,
         clock: Clock,
         index: Index,
     ) -> None:

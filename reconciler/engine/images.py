@@ -70,6 +70,26 @@ class Telling:
             self._tell(self._key)
 
 
+class Unwanted:
+    """Whether a pull is to stop: the engine ends, or the image is being deleted. Asked often, looks every 250 ms."""
+
+    def __init__(self, key: Key, eyes: Eyes, clock: Clock, stopping: Callable[[], bool]) -> None:
+        self._key = key
+        self._eyes = eyes
+        self._clock = clock
+        self._stopping = stopping
+        self._looked = clock.monotonic()
+        self._deleted = False
+
+    def __call__(self) -> bool:
+        now = self._clock.monotonic()
+        if now - self._looked >= _EVERY:
+            self._looked = now
+            obj = self._eyes.store.get(self._key)
+            self._deleted = obj is None or obj.deleted is not None
+        return self._deleted or self._stopping()
+
+
 class ImageHands:
     """Pulls, forgets and removes. `tell` publishes an image's status; `stopping` says that the engine is to end."""
 
@@ -99,16 +119,15 @@ class ImageHands:
                 f"there is no snapshotter {action.driver!r}", advice=f"There is: {', '.join(self._unpackers)}."
             )
         telling = Telling(action.key, self._eyes, self._clock, self._tell)
+        unwanted = Unwanted(action.key, self._eyes, self._clock, self._stopping)
         common: dict[str, Any] = {"clock": self._clock, "unpacker": unpacker(), "progress": telling}
         try:
             with self._eyes.node.content.span() as span:
                 if (held := self._held(action)) is not None:
-                    image = pull(
-                        Held(held, action.ref, "content"), wanted, span=span, cancelled=self._stopping, **common
-                    )
+                    image = pull(Held(held, action.ref, "content"), wanted, span=span, cancelled=unwanted, **common)
                 else:
                     with Registry(reference.parse(action.ref), self._login(action), self._clock) as remote:
-                        image = pull(remote, wanted, span=span, cancelled=self._stopping, **common)
+                        image = pull(remote, wanted, span=span, cancelled=unwanted, **common)
                 self._remember(action, image)
         finally:
             self._eyes.note_progress(action.key, {})

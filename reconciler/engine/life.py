@@ -22,7 +22,9 @@ from reconciler.engine.workers import Workers
 
 RESYNC_SECONDS: Final = 30.0
 LOGS_SECONDS: Final = 2.0
-DRAIN_SECONDS: Final = 60.0
+DRAIN_SECONDS: Final = (60.0, 3.0)
+"""How long each lane's workers may finish what is in hand. A transfer is told to stop; one that hangs on a dead line is
+left: what it staged is nobody's, and swept."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -35,7 +37,7 @@ class Life:
     home: CgroupHome
     exits: Exits
     watcher: Watcher | None
-    workers: Workers
+    workers: Sequence[Workers]
     sweeps: Sequence[Callable[[], object]]
     rotate: Callable[[], None]
     timetable: Timetable | None = None
@@ -49,7 +51,8 @@ class Life:
         for key in take_in(self.eyes):
             _log.warning("%s runs and no store knew of it: taken in as an orphan", key)
         self.engine.resync()
-        self.workers.start()
+        for lane in self.workers:
+            lane.start()
         if self.watcher is not None:
             self.watcher.start()
         if self.timetable is not None:
@@ -72,9 +75,11 @@ class Life:
             self.timetable.stop()
         if self.watcher is not None:
             self.watcher.stop()
-        left = self.workers.stop(DRAIN_SECONDS)
+        for lane in self.workers:
+            lane.stop(0.0)  # neither takes another key while the other is waited for
+        left = [key for lane, most in zip(self.workers, DRAIN_SECONDS, strict=True) for key in lane.stop(most)]
         if left:
-            _log.warning("still at work after %g s: %s", DRAIN_SECONDS, ", ".join(map(str, left)))
+            _log.warning("left in the middle of it: %s", ", ".join(map(str, left)))
         self.exits.stop()
         self.engine.store.flush()
         self.home.leave()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -209,3 +210,14 @@ def test_a_changed_manifest_that_cannot_be_prepared_keeps_the_last_good_one(st: 
     assert st.status("container/keeps")["pid"] == pid
     st.must_apply(good)
     assert st.pid("keeps") == pid
+
+
+def test_registries_that_never_answer_hold_no_container_up(st: Stage) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
+        host = f"127.0.0.1:{mute.getsockname()[1]}"
+        names = [f"mute-{n}" for n in range(8)]
+        st.submit(*(document("Image", name, {"ref": f"{host}/{name}:1"}) for name in names))
+        eventually(lambda: all(st.status(f"image/{name}") for name in names[:3]), "some are being fetched")
+        st.must_apply(st.container("prompt", IDLE), options=("--timeout", "15s"))
+        assert st.status("container/prompt")["state"] == "Running"
+    assert st.node.cli("delete", "image", *names, "--timeout", "40s").returncode == 0
