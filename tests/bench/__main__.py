@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.bench import pull, report, resync, start, steady
-from tests.bench.ground import folder, machine_facts, missing, quiet_disk, run, say
+from tests.bench.ground import folder, fresh_disk, machine_facts, missing, quiet_disk, run, say
 from tests.bench.report import Report, Row
 from tests.registry import Registry, image_layouts, missing_tools
 
@@ -25,8 +25,8 @@ def main(words: Sequence[str]) -> int:
         return 2
     compile_modules()
     facts = machine_facts()
-    with folder("bench") as place:
-        found = Report(tuple(measure(place, words)), facts, datetime.now(UTC).date().isoformat())
+    with folder("bench") as place, fresh_disk(place / "disk") as disk:
+        found = Report(tuple(measure(place, disk, words)), facts, datetime.now(UTC).date().isoformat())
     print(found.table())
     if not words:
         found.save()
@@ -49,7 +49,7 @@ def compile_modules() -> None:
     )
 
 
-def measure(place: Path, words: Sequence[str]) -> list[Row]:
+def measure(place: Path, disk: Path, words: Sequence[str]) -> list[Row]:
     """The rows of the sections named, or of all."""
     say("making the images")
     small, big = image_layouts("busybox", "debian-big")
@@ -59,9 +59,9 @@ def measure(place: Path, words: Sequence[str]) -> list[Row]:
         ref, big_ref = (registry.push(layout, f"{layout.name}:latest") for layout in (small, big))
         sections: dict[str, Callable[[], list[Row]]] = {
             "pull": lambda: pull.measure(place, big_ref, big),
-            "start": lambda: start.measure(place, ref, small),
-            "steady": lambda: steady.measure(ref),
-            "resync": lambda: resync.measure(ref),
+            "start": lambda: start.measure(disk, ref, small),
+            "steady": lambda: steady.measure(disk, ref),
+            "resync": lambda: resync.measure(disk, ref),
         }
         if unknown := set(words) - set(sections):
             raise SystemExit(f"no such section: {', '.join(sorted(unknown))}; there are: {', '.join(sections)}")

@@ -6,7 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from tests.bench.ground import Broken, alternate, fresh_node, image, missing, objects, quiet_disk, timed, write
+from tests.bench.ground import (
+    Broken,
+    alternate,
+    fresh_disk,
+    fresh_node,
+    image,
+    missing,
+    objects,
+    quiet_disk,
+    timed,
+    write,
+)
 from tests.bench.peers import containerd, podman_pull
 from tests.bench.report import Row
 
@@ -14,7 +25,7 @@ ROUNDS: Final = 3
 WHAT: Final = "pull and unpack {size}, cold store"
 HOW: Final = (
     "`reconciler apply` of one Image as a whole process, in an empty root, without an agent; it ends when the image is "
-    "on disk (syncfs). Before each turn the disk is quiet (sync). "
+    "on disk (syncfs). Each turn has a new ext4 and begins when the disk is quiet (sync). "
 )
 HOW_PEER: Final = {
     "ctr": "`ctr images pull --plain-http` of a private containerd that is up already (overlayfs, no CRI plugin).",
@@ -27,7 +38,7 @@ def measure(folder: Path, ref: str, layout: Path) -> list[Row]:
     """Rows against ctr and podman: as the tools end, and with the peer's writing out counted as ours is."""
     reasons = {"ctr": missing("ctr", "containerd"), "podman": missing("podman")}
     turns: dict[str, Callable[[], tuple[float, ...]]] = {
-        "ours": lambda: _ours(ref),
+        "ours": lambda: _ours(folder, ref),
         "ctr": lambda: _ctr(folder, ref),
         "podman": lambda: _podman(folder, ref),
     }
@@ -45,8 +56,8 @@ def measure(folder: Path, ref: str, layout: Path) -> list[Row]:
     return rows
 
 
-def _ours(ref: str) -> tuple[float, ...]:
-    with fresh_node() as node:
+def _ours(folder: Path, ref: str) -> tuple[float, ...]:
+    with fresh_disk(folder / "ours") as disk, fresh_node(disk) as node:
         path = write(node, [image("big", ref)], "big")
         quiet_disk()
         took = timed(node.arguments("apply", "-f", path))
@@ -57,13 +68,13 @@ def _ours(ref: str) -> tuple[float, ...]:
 
 
 def _ctr(folder: Path, ref: str) -> tuple[float, ...]:
-    with containerd(folder / "ctr") as peer:
+    with fresh_disk(folder / "ctr") as disk, containerd(disk / "store") as peer:
         quiet_disk()
         return peer.pull(ref), _sync()
 
 
 def _podman(folder: Path, ref: str) -> tuple[float, ...]:
-    with podman_pull(folder / "podman", ref) as took:
+    with fresh_disk(folder / "podman") as disk, podman_pull(disk / "store", ref) as took:
         return took, _sync()
 
 

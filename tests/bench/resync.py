@@ -41,10 +41,10 @@ OBJECTS: Final = 1000
 IDLE_SECONDS: Final = 60.0
 
 
-def measure(ref: str) -> list[Row]:
+def measure(folder: Path, ref: str) -> list[Row]:
     """Rows of processor time and of time of a resync."""
     say(f"resync of {OBJECTS} objects")
-    with fresh_node() as node:
+    with fresh_node(folder) as node:
         apply(node, [image("busybox", ref), *named(container, "c", CONTAINERS)], "containers")
         expect_running(node, CONTAINERS)
         there = _count(node)

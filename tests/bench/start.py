@@ -47,8 +47,8 @@ def measure(folder: Path, ref: str, layout: Path) -> list[Row]:
     reasons = {loop: missing("ctr", "containerd"), floor: missing("conmon", "runc", "umoci")}
     with ExitStack() as stack:
         turns: dict[str, Callable[[], float]] = {
-            WHAT: _ours(stack.enter_context(fresh_node()), ref, agent=False),
-            WITH_AGENT: _ours(stack.enter_context(fresh_node()), ref, agent=True),
+            WHAT: _ours(stack.enter_context(fresh_node(folder)), ref, agent=False),
+            WITH_AGENT: _ours(stack.enter_context(fresh_node(folder)), ref, agent=True),
         }
         if not reasons[loop]:
             peer = stack.enter_context(containerd(folder / "loop"))

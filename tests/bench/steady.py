@@ -44,11 +44,11 @@ LOOK_SECONDS: Final = 0.001
 MEGA: Final = 1e6
 
 
-def measure(ref: str) -> list[Row]:
+def measure(folder: Path, ref: str) -> list[Row]:
     """Rows of commands without and with an agent, of the agent at rest, and of deaths."""
     manifests = [image("busybox", ref), *named(container, "c", CONTAINERS)]
     manifests += [*named(volume, "v", 25), *named(secret, "s", 24)]
-    with fresh_node() as node:
+    with fresh_node(folder) as node:
         path = apply(node, manifests)
         expect_running(node, CONTAINERS)
         rows = list(_commands(node, path))
