@@ -68,6 +68,8 @@ class Options:
 
     scope: Scope
     resident: bool
+    pause: Callable[[float], object] | None
+    """Waits for a ring at the doorbell: for what is resident."""
     stopping: Callable[[], bool]
     supervised: bool
 
@@ -134,7 +136,7 @@ def _assemble(
         from reconciler.engine.timetable import Timetable
 
         timetable = Timetable(clock)
-        watcher = Watcher(store, engine.woken)
+        watcher = Watcher(store, engine.woken, options.pause)
     sweeps: tuple[Callable[[], object], ...] = (
         partial(fsio.sweep_staging, paths.root),  # a store that was never made
         partial(fsio.sweep_staging, paths.volumes),

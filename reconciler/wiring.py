@@ -138,7 +138,7 @@ def _work(
     clock = SystemClock()
     ending: list[bool] = []
     scope = Scope(store, keys | {Key(Kind.NODE, node_name())})
-    options = Options(scope, False, lambda: bool(ending), False)
+    options = Options(scope, False, None, lambda: bool(ending), False)
     prepare_store(paths, store, clock)
     life = build_life(paths, store, clock, options)
     bell = Doorbell.bind(paths.state)
@@ -210,7 +210,8 @@ def _serve(paths: Paths, clock: Clock, told: Told, *, once: bool) -> None:
     assert store is not None
     prepare_store(paths, store, clock)
     bell = Doorbell.bind(paths.state)
-    life = build_life(paths, store, clock, Options(Scope(store, None), not once, lambda: told.stop, not once))
+    options = Options(Scope(store, None), not once, bell.wait, lambda: told.stop, not once)
+    life = build_life(paths, store, clock, options)
     try:
         life.start()
         notify("READY=1")
@@ -218,8 +219,8 @@ def _serve(paths: Paths, clock: Clock, told: Told, *, once: bool) -> None:
             told.wait(_TICK if once else 3600.0)
         notify("STOPPING=1")
     finally:
-        bell.close()
         life.stop()
+        bell.close()
         store.close()
 
 

@@ -95,7 +95,7 @@ def main(words: Sequence[str]) -> int:
     lock = EngineLock(paths.state, paths.root, Role.APPLY, clock)
     if not lock.try_take():
         raise SystemExit(f"the node has an engine: {lock.holder()}")
-    life = build_life(paths, store, clock, Options(Scope(store, None), False, lambda: False, False))
+    life = build_life(paths, store, clock, Options(Scope(store, None), False, None, lambda: False, False))
     life.start()
     settle(life)
     print(json.dumps([resync(life) for _ in range(rounds)]))
