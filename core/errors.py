@@ -74,6 +74,12 @@ class NotFound(AgentError):
     category = Category.NOT_FOUND
 
 
+class Vanished(NotFound):
+    """A file or folder of the system's own was not there just now: a race, or somebody's hand. It may be again."""
+
+    retry = Retry.BACKOFF
+
+
 class Denied(AgentError):
     """The other side knows us not, or does not allow it."""
 
@@ -165,7 +171,7 @@ def from_os_error(error: OSError, doing: str) -> AgentError:
         errno.ENOSPC: NoSpace,
         errno.EDQUOT: NoSpace,
         errno.EROFS: NoSpace,
-        errno.ENOENT: NotFound,
+        errno.ENOENT: Vanished,
         errno.EACCES: Denied,
         errno.EPERM: Denied,
         errno.EBUSY: Busy,
