@@ -55,7 +55,6 @@ PINS: Final[Mapping[str, Sequence[str]]] = {
     "pydantic": ("reconciler.model", "reconciler.model.*", "reconciler.config"),
     "pydantic_core": ("reconciler.model", "reconciler.model.*", "reconciler.config"),
     "click": ("reconciler.cli", "reconciler.cli.*"),
-    "rich": ("reconciler.cli", "reconciler.cli.*"),
     "isal": ("core.*",),
     "zstandard": ("core.*",),
     "sqlite3": ("reconciler.store.sqlite*", "core.snapshots.ledger"),
