@@ -65,9 +65,11 @@ def test_exec_passes_stdin_code_environment_user_and_folder(st: Stage) -> None:
     words = ("-e", "MORE=too", "-u", "www", "-w", "/var", "execs", "--", "sh", "-c", "echo $OWN $MORE $(id -u) $(pwd)")
     assert cli("exec", *words).stdout == "yes too 1000 /var\n"
     done = cli("exec", "execs", "--", "not-a-command")
-    assert done.returncode != 0
-    assert "executable file not found" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.returncode == 127
+    assert "not found" in done.stderr
+    assert "not-a-command" in done.stderr
+    denied = cli("exec", "execs", "--", "/etc/passwd")
+    assert denied.returncode == 126
 
 
 def test_exec_gives_a_terminal_on_wish(st: Stage) -> None:
