@@ -50,7 +50,7 @@ from reconciler.engine.workers import Workers
 from reconciler.model.identity import FINALIZERS, Key, Kind
 from reconciler.model.objects import ORPHAN, Object
 from reconciler.places import Paths
-from reconciler.store.applied import load_applied, refill
+from reconciler.store.applied import forget_gone, load_applied, refill
 from reconciler.store.functions import ENGINE, members, sweep
 from reconciler.store.port import ObjectStore, Put
 
@@ -175,6 +175,8 @@ def prepare_store(paths: Paths, store: ObjectStore, clock: Clock) -> None:
     if store.meta("filled") is None:
         refill(store, load_applied(paths.root).kept, finalizers=FINALIZERS, now=now)
         store.set_meta("filled", paths.instance)
+    else:
+        forget_gone(paths.root, store)
     sweep(store, now)
     key = Key(Kind.NODE, node_name())
     if store.get(key) is None:

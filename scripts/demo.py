@@ -241,6 +241,7 @@ def main() -> int:
     os.chdir(HERE)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
     place = leftovers.Place(Path(tempfile.mkdtemp(prefix="rc-demo-", dir="/tmp")))
     lacking = [*missing_tools(), *(name for name in ("runc", "conmon", "curl") if shutil.which(name) is None)]
     reason = "not root" if os.geteuid() != 0 else f"not installed: {', '.join(lacking)}" if lacking else ""

@@ -91,6 +91,16 @@ def load_applied(root: Path) -> Loaded:
     return Loaded(tuple(kept), tuple(damaged))
 
 
+def forget_gone(root: Path, store: ObjectStore) -> None:
+    """Remove the files of objects that are not in `store` any more: a kill between the two left them. Durable.
+
+    Only for a store that is known to be whole: where it was lost, these files are what it is refilled from.
+    """
+    named = {path for folder in _folders(root / "applied") for path in folder.glob("*.json")}
+    there = {_file_of(obj.key) for obj in store.list()} if named else set()
+    _remove(path for path in named if path.name not in there)
+
+
 def refill(store: ObjectStore, kept: Sequence[Kept], *, finalizers: Mapping[Kind, str], now: float) -> Sequence[Kept]:
     """Put what was kept, and is not in `store`, back into it, also what was being deleted: it goes on going.
 

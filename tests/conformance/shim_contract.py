@@ -203,7 +203,9 @@ class ShimContract:
         spec = ExecSpec(["sh", "-c", script], env=["NAME=value"], user="1000:1001,1002", cwd="/tmp")
         assert shim.exec("one", spec) == 0
         shim.wait("one", 10)
-        assert b"1000:1001 1001 1002 /tmp value" in ground.task("x").log.read_bytes()
+        log = ground.task("x").log
+        eventually(lambda: log.stat().st_size > 0)  # what it wrote last may come after its exit
+        assert b"1000:1001 1001 1002 /tmp value" in log.read_bytes(), log.read_bytes()
 
     def test_limits_change_in_place(self, ground: Ground) -> None:
         script = "sleep 0.5; for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; echo all; wait"

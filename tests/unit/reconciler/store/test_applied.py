@@ -11,7 +11,7 @@ from core.clock import VirtualClock
 from core.errors import Invalid
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Origin
-from reconciler.store.applied import Kept, keep_applied, load_applied, refill, set_manager
+from reconciler.store.applied import Kept, forget_gone, keep_applied, load_applied, refill, set_manager
 from reconciler.store.functions import Manager, Wanted, apply_specs, existing, modify, request_deletion, vanish
 from reconciler.store.memory import MemoryStore
 
@@ -148,3 +148,19 @@ def test_no_set_takes_the_place_of_what_has_none() -> None:
     for name in ("hand", "../x", ""):
         with pytest.raises(Invalid):
             set_manager(name)
+
+
+def test_what_a_kill_left_of_a_gone_object_is_removed_and_the_rest_kept(node: Node) -> None:
+    root, store = node
+    wanted = [Wanted(WEB, {"image": "web"}), Wanted(LOGIN, {})]
+    apply_specs(store, wanted, Manager("hand"), finalizers={})
+    keep_applied(root, store, [WEB, LOGIN])
+    request_deletion(store, WEB, NOW)
+    forget_gone(root, store)
+    assert [one.wanted.key for one in load_applied(root).kept] == [LOGIN]
+
+
+def test_nothing_is_forgotten_where_nothing_was_applied(node: Node) -> None:
+    root, store = node
+    forget_gone(root, store)
+    assert not (root / "applied").exists()
