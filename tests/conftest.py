@@ -16,7 +16,7 @@ import pytest
 from tests import leftovers
 from tests.registry import Registry, missing_tools, push_all
 
-ORDER: Final = ("unit", "conformance", "property", "golden", "crash", "e2e", "bench")
+ORDER: Final = ("unit", "conformance", "property", "golden", "crash", "e2e", "bench", "soak")
 STOP_SECONDS: Final = 15.0
 SETTLE_SECONDS: Final = 2.0
 COMMAND: Final = Path(sys.executable).with_name("reconciler")
