@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from reconciler.model.identity import Key, Kind
@@ -20,7 +19,6 @@ Row = tuple[str, str, str, int, int, str, str | None]
 """kind, name, uid, version, generation, body, status (None: never set)."""
 
 EMPTY: Final = "{}"
-_SHORT: Final = 8192
 KINDS: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind}
 
 
@@ -90,20 +88,10 @@ def decode(row: Row) -> Object:
     """The object that `row` holds; raises `StoreCorrupt`, or `StoreTooNew` for a kind that is not known here."""
     beside = _beside(row)
     try:
-        body, status = _parsed(row[5]), _parsed(row[6] or EMPTY)
+        body, status = json.loads(row[5]), json.loads(row[6] or EMPTY)
     except ValueError as error:
         raise StoreCorrupt(f"the store's row of {beside.key} cannot be read: {error}") from error
     return assemble(beside, body, status)
-
-
-def _parsed(text: str) -> Any:
-    """The JSON value of `text`; short ones are remembered, since an engine reads the same object over and over."""
-    return _remembered(text) if len(text) <= _SHORT else json.loads(text)
-
-
-@lru_cache(maxsize=2048)
-def _remembered(text: str) -> Any:
-    return json.loads(text)
 
 
 def decode_all(rows: Sequence[Row]) -> list[Object]:
