@@ -22,7 +22,7 @@ from reconciler.model.objects import Object
 
 PLAIN_SECONDS: Final = 2.0
 RATE_SECONDS: Final = 1.0
-LOOK_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 1.0
 """How often the store is looked at where lines are not drawn in place."""
 _NUMBERS: Final = re.compile(r"  [0-9.]+ [kMGT]?B/s|[0-9.]+ *([kMGT]?B|%|s)?")
 
