@@ -165,8 +165,7 @@ def _process(wanted: Wanted, capabilities: list[str], node: Node, notes: list[st
     user = wanted.user
     return {
         "terminal": wanted.terminal,
-        # The first group among the others too, or a file that denies it could be read by shedding it.
-        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": sorted({user.gid, *user.groups})},
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
         "args": list(wanted.args),
         "env": env,
         "cwd": _cwd(wanted.cwd),
