@@ -120,7 +120,7 @@ def test_a_registry_that_does_not_answer_is_a_timeout(node: Node, tmp_path: Path
     file = write(tmp_path, spec)
     done = node.cli(
         "apply", "-f", file, "--timeout", "6s"
-    )  # the first try alone takes three connections and their pauses
+    )  # the first try alone connects three times
     assert done.returncode == 3
     assert "Not converged: 1 object, 1 still in progress, after " in done.stdout
     assert "error: image/box: fetching: unavailable: " in done.stderr
