@@ -118,9 +118,7 @@ def test_a_tag_that_is_not_there_is_told_in_two_lines_and_holds_nothing_else_up(
 def test_a_registry_that_does_not_answer_is_a_timeout(node: Node, tmp_path: Path) -> None:
     spec = 'apiVersion: reconciler/v1\nkind: Image\nmetadata: {name: box}\nspec: {ref: "127.0.0.1:9/box:1"}\n'
     file = write(tmp_path, spec)
-    done = node.cli(
-        "apply", "-f", file, "--timeout", "6s"
-    )  # the first try alone connects three times
+    done = node.cli("apply", "-f", file, "--timeout", "6s")  # the first try alone connects three times
     assert done.returncode == 3
     assert "Not converged: 1 object, 1 still in progress, after " in done.stdout
     assert "error: image/box: fetching: unavailable: " in done.stderr
