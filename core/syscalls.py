@@ -41,18 +41,8 @@ RESOLVE_NO_SYMLINKS: Final = 0x04
 RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 
-AT_EMPTY_PATH: Final = 0x1000
-AT_RECURSIVE: Final = 0x8000
-OPEN_TREE_CLONE: Final = 1
-MOVE_MOUNT_F_EMPTY_PATH: Final = 0x4
-MOUNT_ATTR_RDONLY: Final = 0x1
-MOUNT_ATTR_NOSUID: Final = 0x2
-MOUNT_ATTR_NODEV: Final = 0x4
 
-_SYS_OPEN_TREE: Final = 428
-_SYS_MOVE_MOUNT: Final = 429
 _SYS_OPENAT2: Final = 437
-_SYS_MOUNT_SETATTR: Final = 442
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -100,44 +90,6 @@ def syncfs(fd: int) -> None:
     _check(_libc.syncfs(ctypes.c_int(fd)))
 
 
-def open_tree(dirfd: int, path: str, flags: int = OPEN_TREE_CLONE | os.O_CLOEXEC) -> int:
-    """open_tree(2): a descriptor of a (cloned, detached) mount."""
-    return _check(
-        _libc.syscall(ctypes.c_long(_SYS_OPEN_TREE), ctypes.c_int(dirfd), os.fsencode(path), ctypes.c_uint(flags)), path
-    )
-
-
-def move_mount(from_fd: int, target: str) -> None:
-    """move_mount(2): attach the detached mount `from_fd` at path `target`."""
-    _check(
-        _libc.syscall(
-            ctypes.c_long(_SYS_MOVE_MOUNT),
-            ctypes.c_int(from_fd),
-            b"",
-            ctypes.c_int(-100),
-            os.fsencode(target),
-            ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH),
-        ),
-        target,
-    )
-
-
-def mount_setattr(fd: int, set_attributes: int, *, recursive: bool = True) -> None:
-    """mount_setattr(2) on the mount that `fd` is (MOUNT_ATTR_*)."""
-    attributes = struct.pack("=QQQQ", set_attributes, 0, 0, 0)
-    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    _check(
-        _libc.syscall(
-            ctypes.c_long(_SYS_MOUNT_SETATTR),
-            ctypes.c_int(fd),
-            b"",
-            ctypes.c_uint(flags),
-            attributes,
-            ctypes.c_size_t(len(attributes)),
-        )
-    )
-
-
 def in_own_thread(work: Callable[[], T]) -> T:
     """Run `work` in a thread that ends with it, and so does what it unshares or joins; raises what `work` raises."""
     from concurrent.futures import ThreadPoolExecutor  # costs 10 ms, which commands that only read need not pay
@@ -160,8 +112,3 @@ def sethostname(name: str) -> None:
     """sethostname(2) in the calling thread's UTS namespace: only inside `in_own_thread` after `unshare`."""
     raw = name.encode()
     _check(_libc.sethostname(raw, ctypes.c_size_t(len(raw))))
-
-
-def pr_set_child_subreaper() -> None:
-    """Adopt grandchildren whose parent ends (prctl PR_SET_CHILD_SUBREAPER)."""
-    _check(_libc.prctl(36, 1, 0, 0, 0))

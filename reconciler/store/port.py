@@ -10,7 +10,7 @@ Who may call from where: any thread, any process; each thread has a connection o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -147,10 +147,3 @@ class ObjectStore(Protocol):
 
     def close(self) -> None:
         """Flush, and let go of all connections. The store is not to be used after that."""
-
-
-def iterate(store: ObjectStore, kind: Kind, labels: Mapping[str, str]) -> Iterator[Object]:
-    """The objects of `kind` that carry all of `labels`."""
-    for obj in store.list(kind):
-        if all(obj.labels.get(name) == value for name, value in labels.items()):
-            yield obj
