@@ -6,7 +6,7 @@ import random
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -47,12 +47,13 @@ from reconciler.engine.scope import Scope
 from reconciler.engine.tasks import TaskHands
 from reconciler.engine.watcher import Watcher
 from reconciler.engine.workers import Workers
+from reconciler.model.config import Config
 from reconciler.model.identity import FINALIZERS, Key, Kind
 from reconciler.model.objects import ORPHAN, Object
 from reconciler.places import Paths
 from reconciler.store.applied import forget_gone, load_applied, refill
 from reconciler.store.functions import ENGINE, members, sweep
-from reconciler.store.port import ObjectStore, Put
+from reconciler.store.port import ObjectStore, Put, Remove
 
 SNAPSHOTTERS: Final[Mapping[str, Callable[[Path, Clock, Launcher], FolderSnapshotter]]] = {
     "overlayfs": lambda root, clock, _: OverlaySnapshotter(root, clock),
@@ -72,6 +73,7 @@ class Options:
     """Waits for a ring at the doorbell: for what is resident."""
     stopping: Callable[[], bool]
     supervised: bool
+    config: Config = field(default_factory=Config)
 
 
 def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options) -> Life:
@@ -113,7 +115,7 @@ def _assemble(
     limits = read_node()
     late = _Late()
     images = ImageHands(eyes, unpackers, clock, late.tell, options.stopping)
-    tasks = TaskHands(eyes, limits, clock, paths.attempts, {"name": socket.gethostname()})
+    tasks = TaskHands(eyes, limits, clock, paths.attempts, _facts_of(options.config))
     hands = NodeHands(eyes, tasks, images, limits, clock, paths.root)
     controllers = (
         ContainerController(eyes, index.owned_by),
@@ -169,7 +171,12 @@ def _node_fields(node: Node, store: ObjectStore, eyes: Eyes, options: Options) -
     return {"bootId": node.boot, "platform": node.platform, "supervised": options.supervised, "orphans": orphans}
 
 
-def prepare_store(paths: Paths, store: ObjectStore, clock: Clock) -> None:
+def _facts_of(config: Config) -> Mapping[str, str]:
+    """What `valueFrom: {node: …}` may name."""
+    return {"name": node_name(config), **{f"labels.{name}": text for name, text in config.node.labels.items()}}
+
+
+def prepare_store(paths: Paths, store: ObjectStore, clock: Clock, config: Config) -> None:
     """Before the first look: refill a new store from what was kept beside it, name the node, finish removals."""
     now = clock.wall()
     if store.meta("filled") is None:
@@ -178,11 +185,20 @@ def prepare_store(paths: Paths, store: ObjectStore, clock: Clock) -> None:
     else:
         forget_gone(paths.root, store)
     sweep(store, now)
-    key = Key(Kind.NODE, node_name())
-    if store.get(key) is None:
-        store.commit([Put(Object(key, manager=ENGINE), 0)])
+    _name_node(store, Key(Kind.NODE, node_name(config)), config)
 
 
-def node_name() -> str:
-    """This node's name as an object: its host name, in the letters that names have."""
+def _name_node(store: ObjectStore, key: Key, config: Config) -> None:
+    """Have the one Node object, with the labels that the configuration gives; another name's is removed."""
+    for obj in store.list(Kind.NODE):
+        if obj.key != key:
+            store.commit([Remove(obj.key, obj.version)])
+    found = store.get(key) or Object(key, manager=ENGINE)
+    store.commit([Put(replace(found, labels=config.node.labels), found.version)])
+
+
+def node_name(config: Config) -> str:
+    """This node's name as an object: the configured one, else its host name in the letters that names have."""
+    if config.node.name is not None:
+        return config.node.name
     return re.sub(r"[^-a-z0-9.]+", "-", socket.gethostname().lower()).strip("-.")[:63] or "node"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from core.runtime.ports import ExecSpec, Shim
     from reconciler.engine.life import Life
     from reconciler.engine.lock import EngineLock
+    from reconciler.model.config import Config
 
 __all__ = [
     "Paths",
@@ -40,6 +41,9 @@ __all__ = [
     "runtime_of",
     "user_in",
 ]
+
+Configured = Callable[[], "Config"]
+"""Reads the configuration when an engine is really built: a mere waiter needs none."""
 
 _TICK: Final = 0.1
 _PAUSE: Final = 0.02
@@ -81,8 +85,23 @@ def judge(store: ObjectStore, keys: Iterable[Key], *, supervised: bool, timed_ou
     return Verdict(done, stuck, pending, supervised, timed_out)
 
 
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """What an engine in this process stands on."""
+
+    paths: Paths
+    store: ObjectStore
+    config: Config
+
+
 def converge(
-    paths: Paths, store: ObjectStore, keys: frozenset[Key], *, timeout: float, tick: Callable[[], None]
+    paths: Paths,
+    store: ObjectStore,
+    keys: frozenset[Key],
+    *,
+    config: Configured,
+    timeout: float,
+    tick: Callable[[], None],
 ) -> Verdict:
     """Work on `keys` here, or wait while another engine does; returns when nothing is pending, or after `timeout` s.
 
@@ -99,7 +118,7 @@ def converge(
     while True:
         if lock.try_take():
             check_mounts(private_allowed=False)
-            if _work(paths, store, keys, lock, deadline, tick):
+            if _work(_Node(paths, store, config()), keys, lock, deadline, tick):
                 return judge(store, keys, supervised=False, timed_out=clock.monotonic() >= deadline)
         holder = lock.holder()
         supervised = holder is not None and holder.role is Role.AGENT
@@ -127,19 +146,17 @@ class Calm:
         return now - self._since >= _CALM
 
 
-def _work(
-    paths: Paths, store: ObjectStore, keys: frozenset[Key], lock: EngineLock, deadline: float, tick: Callable[[], None]
-) -> bool:
+def _work(node: _Node, keys: frozenset[Key], lock: EngineLock, deadline: float, tick: Callable[[], None]) -> bool:
     """Be the engine for `keys` until they are done (True), the time is over (True) or an agent wants to be (False)."""
     from reconciler.assembly import Options, build_life, node_name, prepare_store
     from reconciler.engine.doorbell import Doorbell
     from reconciler.engine.scope import Scope
 
-    clock = SystemClock()
+    clock, paths, store = SystemClock(), node.paths, node.store
     ending: list[bool] = []
-    scope = Scope(store, keys | {Key(Kind.NODE, node_name())})
-    options = Options(scope, False, None, lambda: bool(ending), False)
-    prepare_store(paths, store, clock)
+    scope = Scope(store, keys | {Key(Kind.NODE, node_name(node.config))})
+    options = Options(scope, False, None, lambda: bool(ending), False, node.config)
+    prepare_store(paths, store, clock, node.config)
     life = build_life(paths, store, clock, options)
     bell = Doorbell.bind(paths.state)
     try:
@@ -164,7 +181,7 @@ def _finished(store: ObjectStore, life: Life, keys: frozenset[Key], clock: Clock
     return judge(store, keys, supervised=False).finished
 
 
-def run_agent(paths: Paths, *, once: bool, private_mounts: bool) -> int:
+def run_agent(paths: Paths, config: Configured, *, once: bool, private_mounts: bool) -> int:
     """Be the node's engine until told to stop (TERM, INT); with `once` until nothing is left to do. Returns 0."""
     from reconciler.engine.lock import EngineLock, Role, check_mounts
 
@@ -174,7 +191,7 @@ def run_agent(paths: Paths, *, once: bool, private_mounts: bool) -> int:
     lock = EngineLock(paths.state, paths.root, Role.AGENT, clock)
     lock.take()
     try:
-        _serve(paths, clock, told, once=once)
+        _serve(paths, config(), clock, told, once=once)
     finally:
         lock.release()
     return 0
@@ -201,16 +218,16 @@ class Told:
             self._read.recv(64)
 
 
-def _serve(paths: Paths, clock: Clock, told: Told, *, once: bool) -> None:
+def _serve(paths: Paths, config: Config, clock: Clock, told: Told, *, once: bool) -> None:
     from reconciler.assembly import Options, build_life, prepare_store
     from reconciler.engine.doorbell import Doorbell
     from reconciler.engine.scope import Scope
 
     store = open_store(paths, create=True)
     assert store is not None
-    prepare_store(paths, store, clock)
+    prepare_store(paths, store, clock, config)
     bell = Doorbell.bind(paths.state)
-    options = Options(Scope(store, None), not once, bell.wait, lambda: told.stop, not once)
+    options = Options(Scope(store, None), not once, bell.wait, lambda: told.stop, not once, config)
     life = build_life(paths, store, clock, options)
     try:
         life.start()

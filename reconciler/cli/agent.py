@@ -23,4 +23,4 @@ def command(node: Node, once: bool, private_mounts: bool) -> int:
     """
     from reconciler.wiring import run_agent
 
-    return run_agent(node.paths, once=once, private_mounts=private_mounts)
+    return run_agent(node.paths, node.config, once=once, private_mounts=private_mounts)

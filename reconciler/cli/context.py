@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -15,22 +16,40 @@ from reconciler.model.objects import Object
 from reconciler.store.port import ObjectStore
 
 if TYPE_CHECKING:
+    from reconciler.model.config import Config
     from reconciler.places import Paths
+
+
+DEFAULT_CONFIG: Final = "/etc/reconciler/config.yaml"
+"""Said here too, as commands that find none must not import what reads one."""
 
 
 @dataclass
 class Node:
-    """What `--root` and `--state` mean; None: the defaults for this user."""
+    """What `--root`, `--state` and `--config` mean; None: the configuration's, or the defaults of this user."""
 
     root: str | None = None
     state: str | None = None
+    config_file: str | None = None
+    _config: Config | None = None
 
     @cached_property
     def paths(self) -> Paths:
         """The node's folders; nothing is made."""
         from reconciler.places import resolve_paths
 
-        return resolve_paths(self.root, self.state)
+        if (self.root and self.state) or not (self.config_file or os.path.exists(DEFAULT_CONFIG)):
+            return resolve_paths(self.root, self.state)
+        config = self.config()
+        return resolve_paths(self.root or config.root, self.state or config.state)
+
+    def config(self) -> Config:
+        """The configuration in force, read when it is first asked for; raises `BadConfig`, `NotFound`."""
+        from reconciler.config import config_file, load_config
+
+        if self._config is None:
+            self._config = load_config(config_file(self.config_file))
+        return self._config
 
     @cached_property
     def clock(self) -> Clock:

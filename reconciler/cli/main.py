@@ -96,13 +96,13 @@ class Commands(click.Group):
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--root", envvar="RECONCILER_ROOT", metavar="DIR", help="What must last [/var/lib/reconciler].")
 @click.option("--state", envvar="RECONCILER_STATE", metavar="DIR", help="What may go at reboot [/run/reconciler].")
-@click.option("--config", envvar="RECONCILER_CONFIG", metavar="FILE", help="The configuration (not supported yet).")
+@click.option(
+    "--config", envvar="RECONCILER_CONFIG", metavar="FILE", help="The configuration [/etc/reconciler/config.yaml]."
+)
 @click.pass_context
 def cli(ctx: click.Context, root: str | None, state: str | None, config: str | None) -> None:
     """One agent per node: YAML manifests in, running containers out."""
-    if config:
-        raise click.UsageError("A configuration file is not supported yet: leave --config and RECONCILER_CONFIG out.")
-    ctx.obj = Node(root or None, state or None)
+    ctx.obj = Node(root or None, state or None, config or None)
 
 
 def run(args: list[str] | None = None) -> int:

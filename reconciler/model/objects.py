@@ -47,6 +47,9 @@ class Object:
     spec: Json = field(default_factory=dict)
     record: Json = field(default_factory=dict)
     status: Json = field(default_factory=dict)
+    local: Json = field(default_factory=dict)
+    """What a person at this node asked of the object beside its spec, for a while and with a reason: a stop, a hold.
+    Never part of a manifest, so that no apply and no revision takes it away; does not move `generation`."""
     manager: str = ""
     """`hand`, `set/<name>`, `source/<name>`, or `engine` for what the agent makes itself."""
     finalizers: frozenset[str] = frozenset()
@@ -94,6 +97,8 @@ class Object:
             "spec": dict(self.spec),
             "status": dict(self.status),
         }
+        if self.local:
+            whole["local"] = dict(self.local)
         if with_record:
             whole["record"] = dict(self.record)
         return whole
@@ -113,6 +118,12 @@ def with_record(obj: Object, changes: Json) -> Object:
     """`obj` whose record has `changes` merged at its top level; a value of None removes its key."""
     merged = {**obj.record, **changes}
     return replace(obj, record={name: value for name, value in merged.items() if value is not None})
+
+
+def with_local(obj: Object, changes: Json) -> Object:
+    """`obj` whose `local` has `changes` merged at its top level; a value of None removes its key."""
+    merged = {**obj.local, **changes}
+    return replace(obj, local={name: value for name, value in merged.items() if value is not None})
 
 
 def may_vanish(obj: Object) -> bool:

@@ -76,5 +76,5 @@ def _put(before: Object | None, wanted: Object, version: int, now: float) -> Ste
 
 def _content(obj: Object) -> tuple[object, ...]:
     """All that a put may change."""
-    rest = obj.record, obj.manager, obj.finalizers, obj.owners, obj.deleted, obj.origin
+    rest = obj.record, obj.local, obj.manager, obj.finalizers, obj.owners, obj.deleted, obj.origin
     return obj.spec, obj.labels, obj.annotations, *rest

@@ -51,6 +51,7 @@ class StoreContract:
             annotations={"note": "ü \ud800"},
             spec={"image": "web", "args": ["-v"], "n": {"deep": [1, 2.5, None, True]}},
             record={"attempt": 3},
+            local={"stop": {"reason": "tests"}},
             status={"state": "Waiting"},
             manager="set/y",
             finalizers=frozenset({"container", "volume"}),

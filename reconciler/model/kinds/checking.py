@@ -52,6 +52,11 @@ def check_spec(kind: Kind, spec: Mapping[str, Any]) -> list[Problem]:
     return _within("spec", [*_checked(SPEC_MODELS[kind], spec, kind), *_conflicts(kind, spec)])
 
 
+def check_model(model: type[BaseModel], value: Mapping[str, Any]) -> list[Problem]:
+    """All that is wrong with `value` (JSON types) as a `model` that is no kind; paths begin at its top."""
+    return _checked(model, value, None)
+
+
 def check_metadata(metadata: Mapping[str, Any]) -> list[Problem]:
     """All that is wrong with a document's `metadata`; paths begin with it."""
     return _within("metadata", _checked(Metadata, metadata, None))

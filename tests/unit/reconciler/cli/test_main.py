@@ -41,10 +41,6 @@ def test_a_wrong_option_names_the_help_of_its_command(cli: Cli) -> None:
     assert err.endswith("       See: reconciler get --help\n")
 
 
-def test_a_configuration_is_refused_until_it_is_read(cli: Cli) -> None:
-    assert cli("--config", "x.yaml", "get", "all")[0] == 2
-
-
 def test_a_wrong_duration_says_how_to_write_one(cli: Cli) -> None:
     code, _, err = cli("wait", "container/web", "--timeout", "soon")
     assert code == 2
