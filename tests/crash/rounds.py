@@ -238,7 +238,8 @@ def power_off(place: leftovers.Place) -> None:
         subprocess.run(["umount", "--lazy", mount.target], check=True)
     for top in leftovers.cgroups(place):
         cgroups.end(top, SystemClock())
-    shutil.rmtree(place.state)
+    if place.state.exists():  # a kill may come before it is made
+        shutil.rmtree(place.state)
 
 
 def new_boot(file: Path) -> None:
