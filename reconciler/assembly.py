@@ -43,6 +43,7 @@ from reconciler.engine.life import Life
 from reconciler.engine.observe import Eyes, Node
 from reconciler.engine.perform import NodeHands
 from reconciler.engine.queue import WorkQueue
+from reconciler.engine.requests import Operation, Requests
 from reconciler.engine.scope import Scope
 from reconciler.engine.tasks import TaskHands
 from reconciler.engine.watcher import Watcher
@@ -133,12 +134,13 @@ def _assemble(
         Workers(lane, engine.work, engine.failed, backoff, clock, count)
         for lane, count in zip(lanes, WORKERS, strict=True)
     ]
+    requests = Requests(store, operations(), clock, options.stopping)
     timetable = watcher = None
     if options.resident:
         from reconciler.engine.timetable import Timetable
 
         timetable = Timetable(clock)
-        watcher = Watcher(store, engine.woken, options.pause)
+        watcher = Watcher(store, engine.woken, _rung(options.pause, requests))
     sweeps: tuple[Callable[[], object], ...] = (
         partial(fsio.sweep_staging, paths.root),  # a store that was never made
         partial(fsio.sweep_staging, paths.volumes),
@@ -147,7 +149,25 @@ def _assemble(
         *(driver.sweep for driver in node.snapshotters.values()),
         tasks.sweep,
     )
-    return Life(engine, eyes, home, exits, watcher, workers, sweeps, tasks.rotate_logs, timetable)
+    return Life(engine, eyes, home, exits, watcher, workers, sweeps, tasks.rotate_logs, requests, timetable)
+
+
+def operations() -> Mapping[str, Operation]:
+    """What commands may ask of the engine, by verb."""
+    return {}
+
+
+def _rung(pause: Callable[[float], object] | None, requests: Requests) -> Callable[[float], object] | None:
+    """`pause`, after which requests are looked at when the doorbell was rung."""
+    if pause is None:
+        return None
+
+    def waited(seconds: float) -> object:
+        if rung := pause(seconds):
+            requests.look()
+        return rung
+
+    return waited
 
 
 def _unpacker(driver: FolderSnapshotter, launcher: Launcher) -> Unpacker:

@@ -10,10 +10,10 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core import fsio
 from core.clock import Clock, SystemClock
@@ -26,13 +26,16 @@ from reconciler.store.port import ObjectStore
 
 if TYPE_CHECKING:
     from core.runtime.ports import ExecSpec, Shim
+    from reconciler.engine.doorbell import Doorbell
     from reconciler.engine.life import Life
     from reconciler.engine.lock import EngineLock
+    from reconciler.engine.requests import Request
     from reconciler.model.config import Config
 
 __all__ = [
     "Paths",
     "Verdict",
+    "ask",
     "check_command",
     "converge",
     "open_store",
@@ -148,26 +151,74 @@ class Calm:
 
 def _work(node: _Node, keys: frozenset[Key], lock: EngineLock, deadline: float, tick: Callable[[], None]) -> bool:
     """Be the engine for `keys` until they are done (True), the time is over (True) or an agent wants to be (False)."""
-    from reconciler.assembly import Options, build_life, node_name, prepare_store
-    from reconciler.engine.doorbell import Doorbell
-    from reconciler.engine.scope import Scope
-
-    clock, paths, store = SystemClock(), node.paths, node.store
-    ending: list[bool] = []
-    scope = Scope(store, keys | {Key(Kind.NODE, node_name(node.config))})
-    options = Options(scope, False, None, lambda: bool(ending), False, node.config)
-    prepare_store(paths, store, clock, node.config)
-    life = build_life(paths, store, clock, options)
-    bell = Doorbell.bind(paths.state)
-    try:
-        life.start()
+    clock = SystemClock()
+    with _one_shot(node, keys, lock) as (life, bell):
         while clock.monotonic() < deadline and not lock.wanted_by_agent():
-            if _finished(store, life, keys, clock):
+            if _finished(node.store, life, keys, clock):
                 return True
             tick()
             if life.engine.queue.wait_idle(_TICK):
                 bell.wait(_PAUSE)  # all that is left is due later, or is for somebody else
         return not lock.wanted_by_agent()
+
+
+def ask(
+    paths: Paths,
+    store: ObjectStore,
+    verb: str,
+    arguments: Mapping[str, Any],
+    *,
+    config: Configured,
+    tick: Callable[[Mapping[str, Any]], None],
+) -> Mapping[str, Any]:
+    """Have the engine do `verb`: the resident agent, or, when there is none, one in this process; returns its answer.
+
+    `tick` is called about every 100 ms with how far it is. Raises what the operation raises.
+    """
+    from reconciler.engine.doorbell import ring
+    from reconciler.engine.lock import EngineLock, Role, check_mounts
+    from reconciler.engine.requests import Request
+
+    lock = EngineLock(paths.state, paths.root, Role.APPLY, SystemClock())
+    with Request(store, verb, arguments) as request:
+        while (answer := request.answer()) is None:
+            if lock.try_take():
+                check_mounts(private_allowed=False)
+                _answer(_Node(paths, store, config()), request, lock, tick)
+            else:
+                ring(paths.state)
+                tick(request.progress())
+                store.wait(store.version(), _TICK)
+        return answer
+
+
+def _answer(node: _Node, request: Request, lock: EngineLock, tick: Callable[[Mapping[str, Any]], None]) -> None:
+    """Be the engine for what is asked, until it is answered or an agent wants to be the engine."""
+    with _one_shot(node, frozenset(), lock) as (life, bell):
+        life.requests.look()
+        while life.requests.busy():
+            tick(request.progress())
+            bell.wait(_TICK)
+            if lock.wanted_by_agent():
+                life.requests.stop(0.0)  # the agent begins it anew
+
+
+@contextlib.contextmanager
+def _one_shot(node: _Node, keys: frozenset[Key], lock: EngineLock) -> Iterator[tuple[Life, Doorbell]]:
+    """An engine in this process for `keys` inside the block, which holds the lock when it begins."""
+    from reconciler.assembly import Options, build_life, node_name, prepare_store
+    from reconciler.engine.doorbell import Doorbell
+    from reconciler.engine.scope import Scope
+
+    clock, ending = SystemClock(), list[bool]()
+    scope = Scope(node.store, keys | {Key(Kind.NODE, node_name(node.config))})
+    options = Options(scope, False, None, lambda: bool(ending), False, node.config)
+    prepare_store(node.paths, node.store, clock, node.config)
+    life = build_life(node.paths, node.store, clock, options)
+    bell = Doorbell.bind(node.paths.state)
+    try:
+        life.start()
+        yield life, bell
     finally:
         ending.append(True)
         bell.close()

@@ -16,6 +16,7 @@ from reconciler.engine.engine import Engine
 from reconciler.engine.exits import Exits
 from reconciler.engine.observe import Eyes
 from reconciler.engine.orphans import take_in
+from reconciler.engine.requests import Requests
 from reconciler.engine.timetable import Timetable
 from reconciler.engine.watcher import Watcher
 from reconciler.engine.workers import Workers
@@ -40,6 +41,7 @@ class Life:
     workers: Sequence[Workers]
     sweeps: Sequence[Callable[[], object]]
     rotate: Callable[[], None]
+    requests: Requests
     timetable: Timetable | None = None
 
     def start(self) -> None:
@@ -77,6 +79,7 @@ class Life:
             self.watcher.stop()
         for lane in self.workers:
             lane.stop(0.0)  # neither takes another key while the other is waited for
+        self.requests.stop(DRAIN_SECONDS[0])
         left = [key for lane, most in zip(self.workers, DRAIN_SECONDS, strict=True) for key in lane.stop(most)]
         if left:
             _log.warning("left in the middle of it: %s", ", ".join(map(str, left)))

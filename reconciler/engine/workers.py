@@ -62,16 +62,17 @@ class Workers:
 
     def work_on(self, key: Key) -> None:
         """Work on a key that was taken, and turn what is raised into an outcome and a retry. Raises no `Exception`."""
-        error = _attempt(lambda: self._work(key))
+        error = attempt(lambda: self._work(key))
         if error is None:
             return
         self._queue.add_after(key, self._backoff.failed(key))
-        unrecorded = _attempt(lambda: self._failed(key, error))
+        unrecorded = attempt(lambda: self._failed(key, error))
         if unrecorded is not None:
             _log.error("%s: %s; not recorded: %s", key, error, unrecorded, exc_info=error)
 
 
-def _attempt(step: Callable[[], None]) -> Exception | None:
+def attempt(step: Callable[[], None]) -> Exception | None:
+    """Do `step` and return what it raised, whatever that was, for the caller to record."""
     try:
         step()
     except Exception as error:  # noqa: BLE001 - a worker outlives whatever one key does; the caller records it

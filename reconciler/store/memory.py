@@ -136,5 +136,13 @@ class MemoryStore:
         """Keep a word."""
         self._meta[name] = value
 
+    def metas(self, prefix: str) -> Mapping[str, str]:
+        """The words whose names begin with `prefix`."""
+        return {name: self._meta[name] for name in sorted(self._meta) if name.startswith(prefix)}
+
+    def drop_meta(self, name: str) -> None:
+        """Keep a word no longer."""
+        self._meta.pop(name, None)
+
     def close(self) -> None:
         """Nothing to let go of."""

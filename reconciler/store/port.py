@@ -145,5 +145,11 @@ class ObjectStore(Protocol):
     def set_meta(self, name: str, value: str) -> None:
         """Keep a word, durably."""
 
+    def metas(self, prefix: str) -> Mapping[str, str]:
+        """The words whose names begin with `prefix`, by name, in order of names."""
+
+    def drop_meta(self, name: str) -> None:
+        """Keep a word no longer; durable, harmless when it was never set."""
+
     def close(self) -> None:
         """Flush, and let go of all connections. The store is not to be used after that."""

@@ -249,6 +249,16 @@ class SqliteStore:
         with self._turn(), self._connections.writing(durable=True) as connection:
             tables.set_meta(connection, name, value)
 
+    def metas(self, prefix: str) -> Mapping[str, str]:
+        """The words whose names begin with `prefix`."""
+        with self._connections.reading() as connection:
+            return tables.metas(connection, prefix)
+
+    def drop_meta(self, name: str) -> None:
+        """Keep a word no longer, durably."""
+        with self._turn(), self._connections.writing(durable=True) as connection:
+            tables.drop_meta(connection, name)
+
     def check(self) -> None:
         """Read the file's whole structure; raises `StoreCorrupt`. For the engine's start: `get` need not pay it."""
         self._connections.check()

@@ -164,3 +164,14 @@ def meta(connection: sqlite3.Connection, name: str) -> str | None:
 def set_meta(connection: sqlite3.Connection, name: str, value: str) -> None:
     """Keep a word."""
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+
+def metas(connection: sqlite3.Connection, prefix: str) -> dict[str, str]:
+    """The words whose names begin with `prefix`, in order of names."""
+    query = "SELECT name, value FROM meta WHERE substr(name, 1, ?) = ? ORDER BY name"
+    return dict(connection.execute(query, (len(prefix), prefix)).fetchall())
+
+
+def drop_meta(connection: sqlite3.Connection, name: str) -> None:
+    """Keep a word no longer."""
+    connection.execute("DELETE FROM meta WHERE name = ?", (name,))

@@ -341,6 +341,15 @@ class StoreContract:
         self.store.set_meta("boot", "1")
         self.store.set_meta("boot", "2")
         assert self.store.meta("boot") == "2"
+
+    def test_words_are_listed_by_the_beginning_of_their_names_and_dropped(self) -> None:
+        for name in ("ask/b", "ask/a", "asked", "other"):
+            self.store.set_meta(name, name.upper())
+        assert list(self.store.metas("ask/").items()) == [("ask/a", "ASK/A"), ("ask/b", "ASK/B")]
+        self.store.drop_meta("ask/a")
+        self.store.drop_meta("ask/never")
+        assert list(self.store.metas("ask/")) == ["ask/b"]
+        assert self.store.meta("ask/a") is None
         assert self.store.version() == 0
 
     # Threads.
