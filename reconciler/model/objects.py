@@ -24,10 +24,14 @@ ORPHAN: Final = "orphan"
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an object's spec came from; `line` counts from 1."""
+    """Where an object's spec came from; `line` counts from 1.
+
+    `revision`: of a Source, the revision that last changed what the file asks for there; "": no Source asked for it.
+    """
 
     file: str
     line: int = 0
+    revision: str = ""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.line else self.file
@@ -90,6 +94,8 @@ class Object:
             metadata["deletedAt"] = self.deleted
         if self.origin is not None:
             metadata["origin"] = str(self.origin)
+            if self.origin.revision:
+                metadata["revision"] = self.origin.revision
         whole: dict[str, Any] = {
             "apiVersion": API_VERSION,
             "kind": self.kind.value,

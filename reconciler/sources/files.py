@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
 import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from core.syscalls import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
 from reconciler.sources.faults import Fault
@@ -29,13 +30,25 @@ _MOST_FOLDERS_DEEP: Final = 32
 @dataclass(frozen=True, slots=True)
 class ManifestFile:
     """One file's bytes. `shown`: its name for people; `base`: the folder that nothing it names may leave ("": it may
-    name nothing, as it came from stdin); `inside`: its path below `base`.
+    name nothing, as it came from stdin); `inside`: its path below `base`. `tree`: where it came from, when that is no
+    folder of this machine.
     """
 
     shown: str
     data: bytes
     base: str = ""
     inside: str = ""
+    tree: Files | None = None
+
+
+class Files(Protocol):
+    """Manifest files that lie in no folder of this machine: those of one revision. Paths are relative, with `/`."""
+
+    def names(self) -> Sequence[str]:
+        """The paths of all files, in order."""
+
+    def read(self, path: str) -> bytes:
+        """The bytes of the file at `path`, at most `MOST_BYTES`; raises `Unreadable`."""
 
 
 class Unreadable(Exception):
@@ -57,12 +70,48 @@ def gather(paths: Sequence[str]) -> Iterator[ManifestFile | Fault]:
             yield from _path(path, seen)
 
 
+def gather_tree(tree: Files, inside: str) -> Iterator[ManifestFile | Fault]:
+    """The manifest files of `tree` below folder `inside` ("": all of it), in order of names, or faults in their place.
+
+    Names that begin with `.` or `_` are left out, as in a folder. A folder without a manifest file is no fault: what
+    an emptied source means is decided elsewhere; one that is not there is.
+    """
+    prefix = f"{inside}/" if inside else ""
+    names = [name for name in tree.names() if name.startswith(prefix)]
+    if prefix and not names:
+        yield Fault(inside, 0, 0, "", "is not there", "correct the source's path")
+        return
+    found = [name for name in names if name.endswith(SUFFIXES) and not _left_out(name.removeprefix(prefix))]
+    if len(found) > MOST_FILES:
+        yield Fault(inside or ".", 0, 0, "", f"holds more than {MOST_FILES} manifest files", "name a folder in it")
+        return
+    for name in sorted(found, key=lambda one: one.split("/")):
+        try:
+            yield ManifestFile(name, tree.read(name), inside or ".", name, tree)
+        except Unreadable as error:
+            yield Fault(name, 0, 0, "", error.message, error.advice)
+
+
+def _left_out(path: str) -> bool:
+    return any(part.startswith((".", "_")) for part in path.split("/"))
+
+
 def read_beside(manifest: ManifestFile, path: str) -> bytes:
     """The bytes of the file at `path`, relative to `manifest`; raises `Unreadable`."""
     if not manifest.base:
         raise Unreadable("names a file, but stdin lies in no folder", "give the manifest with -f FILE")
     inside = os.path.join(os.path.dirname(manifest.inside), path)
+    if manifest.tree is not None:
+        return _read_in_tree(manifest.tree, inside)
     return _read_beneath(manifest.base, inside)[0]
+
+
+def _read_in_tree(tree: Files, path: str) -> bytes:
+    """The file at `path`, within the whole tree: a revision is one thing, wherever in it the source begins."""
+    whole = posixpath.normpath(path)
+    if whole.startswith(("/", "../")) or whole == "..":
+        raise Unreadable("leads out of the source", "keep what manifests name inside their source")
+    return tree.read(whole)
 
 
 def _bounded(shown: str) -> ManifestFile | Fault:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reconciler.model.identity import Key
 from reconciler.sources.documents import Manifest, read_manifest
 from reconciler.sources.faults import Fault
-from reconciler.sources.files import ManifestFile, gather
+from reconciler.sources.files import Files, ManifestFile, gather, gather_tree
 from reconciler.sources.manifests import read_documents
 from reconciler.sources.substitution import Variables
 
@@ -28,8 +28,17 @@ class Loaded:
 
 def load(paths: Sequence[str], variables: Variables) -> Loaded:
     """Read all manifests at `paths` (files, folders, `-` for stdin). Never raises for what files hold."""
+    return _load(gather(paths), variables)
+
+
+def load_tree(tree: Files, inside: str, variables: Variables) -> Loaded:
+    """Read all manifests of `tree` below `inside` ("": all of it). Never raises for what files hold."""
+    return _load(gather_tree(tree, inside), variables)
+
+
+def _load(files: Iterable[ManifestFile | Fault], variables: Variables) -> Loaded:
     loading = _Loading(variables)
-    for found in gather(paths):
+    for found in files:
         if isinstance(found, Fault):
             loading.faults.append(found)
         else:

@@ -49,9 +49,13 @@ def encode(obj: Object, *, created: float, deleted: float | None) -> str:
         "owners": sorted(obj.owners),
         "created": created,
         "deleted": deleted,
-        "origin": None if obj.origin is None else [obj.origin.file, obj.origin.line],
+        "origin": None if obj.origin is None else _place(obj.origin),
     }
     return _ENCODER.encode({name: value for name, value in body.items() if value or value == 0})
+
+
+def _place(origin: Origin) -> list[str | int]:
+    return [origin.file, origin.line, *([origin.revision] if origin.revision else [])]
 
 
 class Beside(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from core.errors import Busy, Denied, NotFound
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import ORPHAN, Object, Origin, may_vanish
-from reconciler.store.port import Change, ObjectStore, Put, Remove, WriteConflict
+from reconciler.store.port import Change, ObjectStore, Put, Remove, Write, WriteConflict
 
 ENGINE: Final = "engine"
 """The manager of what the agent makes itself."""
@@ -23,6 +23,9 @@ HAND: Final = "hand"
 """The manager of what was applied without a set."""
 
 T = TypeVar("T")
+
+Beside = Callable[[frozenset[Key]], Sequence[Write]]
+"""What else belongs into an apply's commit, given the keys that it prunes."""
 
 
 class BeingDeleted(Busy):
@@ -118,22 +121,26 @@ def apply_specs(
     *,
     finalizers: Mapping[Kind, str],
     prune_at: float | None = None,
+    beside: Beside | None = None,
 ) -> Applied:
     """Make the store want `wanted`, all of it or nothing, in one durable commit.
 
     A new object begins with its controller's finalizer, as `finalizers` has it for its kind. With `prune_at` (seconds
-    since 1970) the manager's other objects are marked as deleted in the same commit. Raises `OtherManager` and
-    `BeingDeleted`.
+    since 1970) the manager's other objects are marked as deleted in the same commit. `beside` is asked at each attempt
+    what else belongs into the commit, and is given the keys that are pruned; what it raises is raised, and nothing is
+    changed. Raises `OtherManager` and `BeingDeleted`.
     """
 
     def attempt() -> tuple[Applied, Sequence[Object]]:
         found = {want.key: store.get(want.key) for want in wanted}
         _refuse(found, manager)
-        writes = [_applied(want, found[want.key], manager, finalizers) for want in wanted]
+        writes: list[Write] = [_applied(want, found[want.key], manager, finalizers) for want in wanted]
+        pruned: list[Object] = []
         if prune_at is not None:
             pruned = [obj for obj in members(store, manager.name) if obj.key not in found and obj.deleted is None]
             writes += [Put(replace(obj, deleted=prune_at), obj.version) for obj in pruned]
-        after = store.commit(writes)
+        writes += beside(frozenset(obj.key for obj in pruned)) if beside is not None else ()
+        after = store.commit(writes)[: len(wanted) + len(pruned)]
         return _told(found, after), after[len(wanted) :]
 
     applied, marked = _redo(attempt)
@@ -161,12 +168,21 @@ def _applied(want: Wanted, found: Object | None, manager: Manager, finalizers: M
             spec=want.spec,
             labels=want.labels,
             annotations=want.annotations,
-            origin=want.origin,
+            origin=_origin(want, base),
             manager=manager.name,
             finalizers=base.finalizers if own is None else base.finalizers | {own},
         ),
         base.version,
     )
+
+
+def _origin(want: Wanted, base: Object) -> Origin | None:
+    """Where it was written; the older revision stays where a newer one left place and content alone."""
+    old, new = base.origin, want.origin
+    if old is None or new is None or not old.revision or replace(old, revision=new.revision) != new:
+        return new
+    same = (base.spec, base.labels, base.annotations) == (want.spec, want.labels, want.annotations)
+    return old if same else new
 
 
 def _told(found: Mapping[Key, Object | None], after: Sequence[Object]) -> Applied:

@@ -35,7 +35,18 @@ _WRITE_WHEN_MISSING: Final[Mapping[str, str]] = {
     "name": "write a name of a-z, 0-9, '-' and '.'",
 }
 _WRITTEN_BY_THE_AGENT: Final = frozenset(
-    {"uid", "generation", "resourceVersion", "manager", "createdAt", "owners", "finalizers", "deletedAt", "origin"}
+    {
+        "uid",
+        "generation",
+        "resourceVersion",
+        "manager",
+        "createdAt",
+        "owners",
+        "finalizers",
+        "deletedAt",
+        "origin",
+        "revision",
+    }
 )
 _NOT_YET: Final = "is not supported yet"
 _WRONG_TYPES: Final[Mapping[str, tuple[str, str]]] = {

@@ -1,6 +1,6 @@
 """Applying, owning and deleting, over a store in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -28,7 +28,7 @@ from reconciler.store.functions import (
     vanish,
 )
 from reconciler.store.memory import MemoryStore
-from reconciler.store.port import Put, WriteConflict
+from reconciler.store.port import ObjectStore, Put, Write, WriteConflict
 
 WEB = Key(Kind.CONTAINER, "web")
 DB = Key(Kind.CONTAINER, "db")
@@ -326,3 +326,34 @@ def test_a_conflict_is_one_that_says_to_read_again(store: Raced) -> None:
     apply(store, Wanted(WEB, {}))
     with pytest.raises(WriteConflict, match="container/web is at version 1, not 9"):
         store.commit([Put(existing(store, WEB), 9)])
+
+
+def test_an_origin_keeps_the_revision_that_last_changed_its_place_or_content(store: ObjectStore) -> None:
+    source = Manager("source/edge")
+
+    def applied(line: int, revision: str, image: str) -> Origin | None:
+        want = Wanted(WEB, {"image": image}, origin=Origin("web.yaml", line, revision))
+        apply_specs(store, [want], source, finalizers={})
+        return existing(store, WEB).origin
+
+    assert applied(3, "r1", "a") == Origin("web.yaml", 3, "r1")
+    assert applied(3, "r2", "a") == Origin("web.yaml", 3, "r1")
+    assert applied(4, "r3", "a") == Origin("web.yaml", 4, "r3")
+    assert applied(4, "r4", "b") == Origin("web.yaml", 4, "r4")
+    assert existing(store, WEB).to_json()["metadata"]["revision"] == "r4"
+
+
+def test_what_stands_beside_an_apply_is_in_its_commit_and_may_refuse_it(store: ObjectStore) -> None:
+    source = Manager("source/edge")
+    apply_specs(store, [Wanted(WEB, {})], source, finalizers={})
+
+    def refuse(pruned: frozenset[Key]) -> Sequence[Write]:
+        raise ValueError(sorted(map(str, pruned)))
+
+    with pytest.raises(ValueError, match="container/web"):
+        apply_specs(store, [], source, finalizers={}, prune_at=5.0, beside=refuse)
+    assert existing(store, WEB).deleted is None
+    beside = Object(Key(Kind.NODE, "n"))
+    apply_specs(store, [], source, finalizers={}, prune_at=5.0, beside=lambda pruned: [Put(beside, 0)])
+    assert store.get(WEB) is None
+    assert store.get(beside.key) is not None
