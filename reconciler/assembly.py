@@ -15,9 +15,9 @@ from core import cgroups, fsio, proc
 from core.clock import Clock
 from core.content.store import ContentStore
 from core.process import Launcher
+from core.runtime.drivers import Ground, build_table
 from core.runtime.node import read_node
-from core.runtime.oci import OciShim
-from core.runtime.sandboxes import OciSandboxer
+from core.runtime.table import RuntimeSpec
 from core.snapshots.driver import FolderSnapshotter
 from core.snapshots.native import NativeSnapshotter
 from core.snapshots.overlay import OverlaySnapshotter
@@ -86,14 +86,14 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
     boot = proc.boot_id()
     snapshotters = {name: make(paths.snapshots / name, clock, launcher) for name, make in SNAPSHOTTERS.items()}
     node = Node(
-        shim=OciShim(paths.state, paths.group, launcher, clock, boot),
-        sandboxer=OciSandboxer(paths.state, paths.group, clock, boot),
+        runtimes=build_table(Ground(paths.state, paths.group, launcher, clock, boot), runtime_specs(options.config)),
         snapshotters=snapshotters,
         content=ContentStore(paths.content),
         volumes=paths.volumes,
         logs=paths.logs,
         boot=boot,
         platform=str(platform.of_node()),
+        default_runtime=options.config.default_runtime,
     )
     unpackers = {name: partial(_unpacker, driver, launcher) for name, driver in snapshotters.items()}
     return _assemble(paths, store, clock, options, node, home, unpackers)
@@ -144,8 +144,7 @@ def _assemble(
     sweeps: tuple[Callable[[], object], ...] = (
         partial(fsio.sweep_staging, paths.root),  # a store that was never made
         partial(fsio.sweep_staging, paths.volumes),
-        node.shim.sweep,
-        node.sandboxer.sweep,
+        node.runtimes.sweep,
         *(driver.sweep for driver in node.snapshotters.values()),
         tasks.sweep,
     )
@@ -188,7 +187,19 @@ class _Late:  # the hands tell of progress through the engine, and the engine ha
 
 def _node_fields(node: Node, store: ObjectStore, eyes: Eyes, options: Options) -> Mapping[str, Any]:
     orphans = [obj.name for obj in members(store, ORPHAN)]
-    return {"bootId": node.boot, "platform": node.platform, "supervised": options.supervised, "orphans": orphans}
+    return {
+        "bootId": node.boot,
+        "platform": node.platform,
+        "supervised": options.supervised,
+        "orphans": orphans,
+        "runtimes": {spec.name: {"driver": spec.driver, "program": spec.program} for spec in node.runtimes.specs},
+        "defaultRuntime": node.default_runtime,
+    }
+
+
+def runtime_specs(config: Config) -> tuple[RuntimeSpec, ...]:
+    """The runtimes that the configuration adds, or describes otherwise than they are by themselves."""
+    return tuple(RuntimeSpec(name, one.sandboxer, one.path or "", one.options) for name, one in config.runtimes.items())
 
 
 def _facts_of(config: Config) -> Mapping[str, str]:

@@ -339,12 +339,13 @@ def runtime_of(paths: Paths, store: ObjectStore, name: str) -> tuple[Shim, str]:
     """The driver and the id of the running task of a container; raises `NotFound`."""
     from core import proc
     from core.process import Launcher
-    from core.runtime.oci import OciShim
+    from core.runtime.drivers import Ground, build_table
     from reconciler.decide.attempts import Memory
 
     obj = store.get(Key(Kind.CONTAINER, name))
     memory = Memory.of(obj.record) if obj is not None else Memory()
     if memory.current is None:
         raise NotFound(f"container/{name} has never run", advice=f"See why: reconciler describe container {name}")
-    shim = OciShim(paths.state, paths.group, Launcher(), SystemClock(), proc.boot_id())
-    return shim, (memory.previous or memory.current).id(name)
+    id = (memory.previous or memory.current).id(name)
+    ground = Ground(paths.state, paths.group, Launcher(), SystemClock(), proc.boot_id())
+    return build_table(ground).shim(id), id

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from core import proc
 from core.cgroups import Hierarchies
@@ -19,8 +18,6 @@ from core.proc import ProcessId
 from core.runtime import limits
 from core.runtime.bundle import Bundle, Bundles, Made
 from core.runtime.ports import Exit, TaskPhase, TaskState
-
-_BEFORE_EXEC: Final = b":[2:INIT]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +29,8 @@ class Eyes:
     runtime_root: Path
     found: Hierarchies
     boot: str
+    unbegun: str
+    """How the name of a first process ends that is not yet the task's own program."""
 
     def state(self, id: str) -> TaskState:
         """What is seen of task `id`."""
@@ -56,7 +55,7 @@ class Eyes:
         return TaskState(id, phase, made.first, made.monitor, exit)
 
     def _living(self, id: str, bundle: Bundle, first: ProcessId) -> TaskPhase:
-        if os.path.lexists(f"{self.runtime_root}/{id}/exec.fifo") and _has_not_begun(first.pid):
+        if os.path.lexists(f"{self.runtime_root}/{id}/exec.fifo") and self._has_not_begun(first.pid):
             return TaskPhase.CREATED
         return TaskPhase.PAUSED if limits.frozen(self.found, bundle.record.cgroup) else TaskPhase.RUNNING
 
@@ -71,9 +70,8 @@ class Eyes:
         code = int(text) if text.strip().lstrip("-").isdigit() else 255
         return Exit(code & 0xFF, at, os.path.lexists(self.bundles.path(id) / "oom"))
 
-
-def _has_not_begun(pid: int) -> bool:
-    try:
-        return proc.read_small(f"/proc/{pid}/comm").rstrip().endswith(_BEFORE_EXEC)
-    except OSError:
-        return False
+    def _has_not_begun(self, pid: int) -> bool:
+        try:
+            return proc.read_small(f"/proc/{pid}/comm").rstrip().endswith(self.unbegun.encode())
+        except OSError:
+            return False

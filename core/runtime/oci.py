@@ -1,4 +1,4 @@
-"""The Shim over an OCI runtime (runc) under conmon.
+"""The Shim over an OCI runtime (runc, crun) under conmon.
 
 Rules of this file: calls that change a task first look where it is and refuse an illegal move; they spawn the runtime
 through the launcher, so that a killed engine's half-done calls are ended by the next one. What a task *is* comes from
@@ -42,6 +42,7 @@ from core.runtime.ports import (
 
 CREATE_SECONDS: Final = 60.0
 _MONITOR_SECONDS: Final = 2.0
+_KNOWN: Final = ("runc", "crun")
 _ALIVE: Final = frozenset({TaskPhase.CREATED, TaskPhase.RUNNING, TaskPhase.PAUSED})
 
 
@@ -51,6 +52,21 @@ class Tools:
 
     runtime: str = "runc"
     monitor: str = "conmon"
+
+    @property
+    def own_folder(self) -> str:
+        """The name of the runtime's own folder (`--root`) below the state folder."""
+        name = Path(self.runtime).name
+        return name if name in _KNOWN else f"oci-{name}"
+
+    @property
+    def unbegun(self) -> str:
+        """What a first process is called (/proc/PID/comm) before it becomes the task's own program.
+
+        runc names it so itself; crun and its like leave it the name of their own program.
+        """
+        name = Path(self.runtime).name
+        return ":[2:INIT]" if name == "runc" else name[:15]
 
 
 class OciShim:
@@ -72,9 +88,10 @@ class OciShim:
         self._eyes = Eyes(
             self.bundles,
             fsio.make_private(state / "exits"),
-            fsio.make_private(state / Path(tools.runtime).name),
+            fsio.make_private(state / tools.own_folder),
             self._found,
             boot,
+            tools.unbegun,
         )
 
     # What is there.

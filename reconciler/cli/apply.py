@@ -52,7 +52,8 @@ def command(node: Node, /, paths: tuple[str, ...], set_name: str, prune: bool, t
     """
     from reconciler.cli.proposal import Request
 
-    return _Apply(node, Request(paths, set_name, prune, take_over), how).run()
+    request = Request(paths, set_name, prune, take_over, tuple(node.config().runtimes))
+    return _Apply(node, request, how).run()
 
 
 class _Apply:

@@ -31,7 +31,7 @@ def command(node: Node, paths: tuple[str, ...], set_name: str, prune: bool, take
     from reconciler.cli.proposal import Request, propose
 
     try:
-        proposal = propose(Request(paths, set_name, prune, take_over), node.store())
+        proposal = propose(Request(paths, set_name, prune, take_over, tuple(node.config().runtimes)), node.store())
     except AgentError as error:
         complain(error)
         return ERROR

@@ -32,6 +32,8 @@ class Request:
     set_name: str = ""
     prune: bool = False
     take_over: bool = False
+    runtimes: Sequence[str] = ()
+    """Those that the configuration adds."""
 
     @property
     def manager(self) -> Manager:
@@ -89,7 +91,7 @@ def read(request: Request, stored: Mapping[Key, Object], *, references: bool = T
     `references`: that they refer to nothing that is not there is looked at too.
     """
     from reconciler.sources.loading import load
-    from reconciler.sources.references import check_references
+    from reconciler.sources.references import check_references, check_runtimes
     from reconciler.sources.substitution import Variables
 
     name, labels = _this_node(stored)
@@ -100,6 +102,7 @@ def read(request: Request, stored: Mapping[Key, Object], *, references: bool = T
         return key in stored and key not in pruned and stored[key].deleted is None
 
     faults = sorted({*loaded.faults, *(check_references(loaded, known) if references else ())})
+    faults += check_runtimes(loaded, _runtimes(request, stored)) if references else ()
     if faults:
         for fault in faults:
             tell(printable(str(fault)))
@@ -112,6 +115,13 @@ def _this_node(stored: Mapping[Key, Object]) -> tuple[str, Mapping[str, str]]:
     """The name and labels that manifests may name: the Node object's, or before there is one the host's name."""
     found = next((obj for key, obj in stored.items() if key.kind is Kind.NODE), None)
     return (found.name, found.labels) if found is not None else (os.uname().nodename, {})
+
+
+def _runtimes(request: Request, stored: Mapping[Key, Object]) -> frozenset[str]:
+    """What may stand under `runtime`: what the node's engine said that it has, and what its next one will have."""
+    told = [obj.status.get("runtimes", {}) for key, obj in stored.items() if key.kind is Kind.NODE]
+    has = frozenset(name for table in told for name in table)
+    return has | frozenset(request.runtimes) if has else has
 
 
 def _members_not_given(stored: Mapping[Key, Object], given: frozenset[Key], manager: str) -> tuple[Key, ...]:

@@ -58,6 +58,7 @@ class ContainerController:
             tasks=tasks,
             stopping=self._eyes.stopping(tasks),
             owned=self._owned_by(obj.key),
+            default_runtime=self._eyes.node.default_runtime,
             fault=fault,
             has_logs=obj.deleted is not None and self._eyes.has_logs(obj.name),
         )

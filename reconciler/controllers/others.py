@@ -154,7 +154,7 @@ class SandboxController:
             # Of all containers: one that is on its way to another sandbox does not name this one any more.
             in_use = self._eyes.joined(filter(self._has_tasks, self._eyes.store.list(Kind.CONTAINER)))
         wanted = _wanted_users(self._eyes, users) if obj.deleted is not None else frozenset()
-        return SandboxFacts(obj, self._eyes.node.boot, seen, in_use, wanted, fault)
+        return SandboxFacts(obj, self._eyes.node.boot, seen, in_use, wanted, self._eyes.node.runtime_names, fault)
 
     def _has_tasks(self, container: Object) -> bool:
         """Whether a task of the container lives, or is about to; the remains of one that ended need no sandbox."""

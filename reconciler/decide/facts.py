@@ -101,6 +101,8 @@ class ContainerFacts:
     stopping: Mapping[str, StopAsked] = field(default_factory=dict)
     owned: frozenset[Key] = frozenset()
     """The objects that name this container among their owners."""
+    default_runtime: str = "runc"
+    """Of its private sandbox, when it names none."""
     fault: Fault | None = None
     has_logs: bool = False
 
@@ -127,6 +129,8 @@ class SandboxFacts:
     """The sandbox ids that tasks on the node have joined."""
     users: frozenset[Key] = frozenset()
     """The Container objects that name this sandbox and are not on their way out."""
+    runtimes: tuple[str, ...] = ("runc",)
+    """The runtimes that this node has."""
     fault: Fault | None = None
 
 

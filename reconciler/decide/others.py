@@ -125,6 +125,8 @@ def plan_sandbox(facts: SandboxFacts) -> Plan:
         adopted = {"id": known.id, "hash": wanted, "attempt": known.attempt, "boot": facts.boot, "made": True}
         return Plan((Remember(key, adopted, "Adopted", known.id),), (), "adopted")
     if not id or record.get("hash") != wanted or record.get("boot") != facts.boot or gone:
+        if unknown := tuple(_unknown_runtime(facts)):
+            return Plan((), unknown)
         attempt = max(int(record.get("attempt", 0)), *(one.attempt for one in facts.seen), 0) + 1
         id = str(RuntimeId(facts.obj.name, wanted, attempt))
         cause = "created" if attempt == 1 else "spec changed" if record.get("hash") != wanted else "lost"
@@ -133,6 +135,15 @@ def plan_sandbox(facts: SandboxFacts) -> Plan:
     if seen is None or seen.phase is not SandboxPhase.READY or not record.get("made"):
         return Plan(tuple(_make(facts, id)))
     return Plan(tuple(RemoveSandbox(old.id) for old in _unused(facts, id)))
+
+
+def _unknown_runtime(facts: SandboxFacts) -> Iterator[Await]:
+    """That the node has no runtime of that name. What an earlier configuration made with it goes on."""
+    wanted = facts.obj.spec["runtime"]
+    if wanted not in facts.runtimes:
+        has = f"this node has no runtime {wanted!r}; it has: {', '.join(facts.runtimes)}"
+        hint = "Correct `runtime`, or add it to `runtimes` in the configuration and restart the agent."
+        yield Await("RuntimeUnknown", has, None, stalled=True, hint=hint)
 
 
 def _ready(facts: SandboxFacts, wanted: str) -> SandboxSeen | None:

@@ -15,14 +15,17 @@ from reconciler.model.kinds.texts import is_reference
 from reconciler.model.objects import Object
 
 
-def owned_objects(owner: Key, raw: Mapping[str, Any]) -> Iterator[Object]:
-    """The objects that a container makes for itself: the Image of a reference, a private Sandbox."""
+def owned_objects(owner: Key, raw: Mapping[str, Any], runtime: str = "runc") -> Iterator[Object]:
+    """The objects that a container makes for itself: the Image of a reference, a private Sandbox.
+
+    `runtime`: the sandbox's where the spec names none.
+    """
     if is_reference(str(raw["image"])):
         image_spec = {"ref": str(reference.parse(str(raw["image"])))}
         yield Object(image_key(raw), spec=image_spec, manager="engine", finalizers=frozenset({FINALIZERS[Kind.IMAGE]}))
     if "sandbox" not in raw:
         sandbox_spec = {name: raw[name] for name in ("runtime", "network") if name in raw}
-        sandbox_spec.setdefault("runtime", "runc")
+        sandbox_spec.setdefault("runtime", runtime)
         if "hostname" not in sandbox_spec and sandbox_spec.get("network", {}).get("mode") != "host":
             sandbox_spec["hostname"] = owner.name.split(".")[0]
         yield Object(
@@ -36,7 +39,7 @@ def owned_objects(owner: Key, raw: Mapping[str, Any]) -> Iterator[Object]:
 def ensure_owned(facts: ContainerFacts) -> Iterator[Action]:
     """Make what the container owns, where it is not there as it should be. What is on its way out must go first."""
     key = facts.obj.key
-    for wanted in owned_objects(key, facts.obj.spec):
+    for wanted in owned_objects(key, facts.obj.spec, facts.default_runtime):
         seen: ImageSeen | SandboxView | None = facts.image if wanted.kind is Kind.IMAGE else facts.sandbox
         if seen is not None and seen.deleting:
             continue

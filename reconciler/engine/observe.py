@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from core.content.store import ContentStore
 from core.digest import Digest
-from core.runtime.ports import Sandboxer, Shim, TaskPhase
+from core.runtime.ports import TaskPhase
+from core.runtime.table import RuntimeTable
 from core.snapshots.ports import SnapshotKind, SnapshotMissing, Snapshotter
 from reconciler.decide.facts import SandboxSeen, StopAsked, TaskSeen
 from reconciler.engine.exits import Exits
@@ -27,16 +28,22 @@ _NOTHING: Final[frozenset[str]] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What an engine works with: its drivers and its places. One runtime so far; the table is by name."""
+    """What an engine works with: its drivers and its places."""
 
-    shim: Shim
-    sandboxer: Sandboxer
+    runtimes: RuntimeTable
     snapshotters: Mapping[str, Snapshotter]
     content: ContentStore
     volumes: Path
     logs: Path
     boot: str
     platform: str
+    default_runtime: str = "runc"
+    """Of private sandboxes whose container names none."""
+
+    @property
+    def runtime_names(self) -> tuple[str, ...]:
+        """The runtimes that may be asked for."""
+        return self.runtimes.names
 
 
 class Eyes:
@@ -58,11 +65,11 @@ class Eyes:
 
         What is found is taken in by the next look at its name, in the hands of the one worker that has that key.
         """
-        ids = set(self.node.shim.tasks())
+        ids = set(self.node.runtimes.tasks())
         for snapshotter in self.node.snapshotters.values():
             ids.update(info.key for info in snapshotter.walk() if info.kind is SnapshotKind.ACTIVE)
         self._found_tasks = _by_name(ids)
-        self._found_sandboxes = _by_name(self.node.sandboxer.sandboxes())
+        self._found_sandboxes = _by_name(self.node.runtimes.sandboxes())
 
     def task_ids(self, name: str) -> frozenset[str]:
         """The ids of a container's attempts."""
@@ -116,7 +123,8 @@ class Eyes:
         return tuple(sorted((self._task(name, id, describe) for id in ids), key=lambda task: task.attempt))
 
     def _task(self, name: str, id: str, describe: bool) -> TaskSeen:
-        seen = self.node.shim.state(id)
+        shim = self.node.runtimes.shim(id)
+        seen = shim.state(id)
         known = RuntimeId.parse(id)
         assert known is not None
         boot = self.node.boot
@@ -126,7 +134,7 @@ class Eyes:
         elif seen.pid is not None and alive:
             self._exits.watch(seen.pid, Key(Kind.CONTAINER, name))
         pid = seen.pid.pid if seen.pid is not None and alive else None
-        described = self.node.shim.described(id) if describe else None
+        described = shim.described(id) if describe else None
         return TaskSeen(id, known.hash, known.attempt, seen.phase, alive, seen.exit, pid, described)
 
     def sandboxes(self, name: str) -> tuple[SandboxSeen, ...]:
@@ -134,7 +142,7 @@ class Eyes:
         seen = []
         for id in self.sandbox_ids(name):
             known = RuntimeId.parse(id)
-            state = self.node.sandboxer.status(id)
+            state = self.node.runtimes.sandboxer(id).status(id)
             if known is not None:
                 pid = state.pid.pid if state.pid is not None else None
                 seen.append(SandboxSeen(id, known.hash, known.attempt, state.phase, pid))

@@ -26,7 +26,7 @@ def take_in(eyes: Eyes) -> list[Key]:
 def _take_in(eyes: Eyes, name: str) -> Iterator[Key]:
     key = Key(Kind.CONTAINER, name)
     for task in reversed(eyes.tasks(name)):
-        described = eyes.node.shim.described(task.id)
+        described = eyes.node.runtimes.shim(task.id).described(task.id)
         live = task.phase in (TaskPhase.CREATED, TaskPhase.RUNNING, TaskPhase.PAUSED) or task.alive
         if live and described is not None:
             eyes.store.commit([Put(_object(key, described), 0)])
@@ -48,7 +48,7 @@ def _object(key: Key, described: Mapping[str, Any]) -> Object:
 
 def _remove(eyes: Eyes, id: str) -> None:
     """A root without a bundle, or a task that has ended: of nobody, and of no use."""
-    eyes.node.shim.delete(id)
+    eyes.node.runtimes.delete(id)
     for snapshotter in eyes.node.snapshotters.values():
         if any(info.key == id for info in snapshotter.walk()):
             snapshotter.remove(id)

@@ -77,14 +77,14 @@ class NodeHands:
             case MakeSandbox():
                 self._make_sandbox(action)
             case RemoveSandbox(id):
-                self._eyes.node.sandboxer.shutdown(id)
+                self._eyes.node.runtimes.shutdown_sandbox(id)
                 self._eyes.note_sandbox(id, there=False)
             case PrepareTask():
                 self._tasks.prepare(action)
             case CreateTask(id):
-                self._eyes.node.shim.create(id)
+                self._eyes.node.runtimes.of_task(id).shim.create(id)
             case StartTask(key, id):
-                self._eyes.node.shim.start(id)
+                self._eyes.node.runtimes.of_task(id).shim.start(id)
                 self._tell(key, "Normal", "Started", id)
             case SignalTask():
                 self._tasks.signal(action)
@@ -126,8 +126,11 @@ class NodeHands:
     def _make_sandbox(self, action: MakeSandbox) -> None:
         spec = SandboxSpec.model_validate(action.spec)
         obj = self._eyes.store.get(action.key)
+        runtimes = self._eyes.node.runtimes
+        runtime = runtimes.named(spec.runtime)
         self._eyes.note_sandbox(action.id, there=True)
-        self._eyes.node.sandboxer.create(
+        runtimes.create_sandbox(
+            runtime,
             NewSandbox(
                 id=action.id,
                 object={"kind": action.key.kind.value, "name": action.key.name, "uid": obj.uid if obj else ""},
@@ -138,9 +141,9 @@ class NodeHands:
                 dns_options=spec.dns.options,
                 sysctls=spec.sysctls,
                 resources=oci_resources(compose.resources(spec.resources), self._limits),
-            )
+            ),
         )
-        self._eyes.node.sandboxer.start(action.id)
+        runtime.sandboxer.start(action.id)
 
     def _make_volume(self, action: MakeVolume) -> None:
         """Aside first, then by rename: a folder under its name has its owner and mode."""

@@ -66,7 +66,7 @@ class TaskHands:
         """ABSENT → PREPARED: root, look-ups, mounts, config.json. Raises what is wrong with the manifest or image."""
         node = self._eyes.node
         self._eyes.note_task(action.id, there=True)
-        if node.shim.state(action.id).phase is not TaskPhase.ABSENT:
+        if node.runtimes.shim(action.id).state(action.id).phase is not TaskPhase.ABSENT:
             return
         spec = ContainerSpec.model_validate(action.spec)
         config = ImageConfig.from_json(dict(action.image["config"]))
@@ -81,7 +81,7 @@ class TaskHands:
         self._fill(spec, places, root)
         wanted = compose.wanted_task(action.id, spec, args, env, cwd, user, places, sandbox)
         built = build(wanted, self._limits)
-        node.shim.prepare(
+        node.runtimes.prepare(
             NewTask(
                 id=action.id,
                 spec=built.spec,
@@ -111,7 +111,7 @@ class TaskHands:
         }
 
     def _sandbox(self, id: str) -> SandboxState:
-        state = self._eyes.node.sandboxer.status(id)
+        state = self._eyes.node.runtimes.sandboxer(id).status(id)
         if state.phase is not SandboxPhase.READY:
             raise Unavailable(f"sandbox {id} is {state.phase}")
         return state
@@ -188,7 +188,7 @@ class TaskHands:
 
     def signal(self, action: SignalTask) -> None:
         """Ask it to end, and remember when."""
-        self._eyes.node.shim.kill(action.id, action.signal, everyone=action.everyone)
+        self._eyes.node.runtimes.shim(action.id).kill(action.id, action.signal, everyone=action.everyone)
         now = self._clock.monotonic()
         before = self._eyes.stop_asked(action.id)
         asked = StopAsked(now) if before is None else StopAsked(before.asked, now)
@@ -197,7 +197,7 @@ class TaskHands:
     def delete(self, action: DeleteTask) -> None:
         """Any phase → ABSENT, what was made beside it, and last its root: by that a next engine finds what is left."""
         node = self._eyes.node
-        node.shim.delete(action.id)
+        node.runtimes.delete(action.id)
         fsio.remove_tree(self._in_memory / action.id)
         fsio.remove_tree(self._on_disk / action.id)
         for snapshotter in node.snapshotters.values():
@@ -229,8 +229,8 @@ class TaskHands:
 
     def rotate_logs(self) -> None:
         """Rotate every log that has grown over its container's size."""
-        shim = self._eyes.node.shim
-        for id in shim.tasks():
+        runtimes = self._eyes.node.runtimes
+        for id in runtimes.tasks():
             known = RuntimeId.parse(id)
             path = self._eyes.node.logs / (known.name if known is not None else "") / f"{id}.log"
             if known is None or _is_small(path):
@@ -238,12 +238,12 @@ class TaskHands:
             obj = self._eyes.store.get(Key(Kind.CONTAINER, known.name))
             if obj is not None:
                 log = Log.model_validate(obj.spec.get("log", {}))
-                logs.rotate(path, partial(shim.reopen_log, id), max_size=log.max_size, keep=log.files)
+                logs.rotate(path, partial(runtimes.shim(id).reopen_log, id), max_size=log.max_size, keep=log.files)
 
     def update(self, id: str, raw: Mapping[str, Any]) -> None:
         """New limits for a running task."""
         limits = oci_resources(compose.resources(Resources.model_validate(raw)), self._limits)
-        self._eyes.node.shim.update(id, limits)
+        self._eyes.node.runtimes.of_task(id).shim.update(id, limits)
 
 
 def _is_small(log: Path) -> bool:

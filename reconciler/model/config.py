@@ -78,7 +78,7 @@ class SnapshotsConfig(Spec):
 class RuntimeConfig(Spec):
     """One runtime by name: `sandboxer` says which driver; `path` the program (None: found on PATH by its name)."""
 
-    sandboxer: Literal["oci", "vm", "wasm", "shim"] = "oci"
+    sandboxer: Literal["oci"] = "oci"
     path: AbsolutePath | None = None
     options: dict[str, str] = Field({})
 

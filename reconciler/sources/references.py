@@ -5,7 +5,7 @@ Rules of this file: specs are those of valid manifests; the store is asked only 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from reconciler.model.identity import Key, Kind
@@ -55,6 +55,18 @@ def check_references(loaded: Loaded, known: Callable[[Key], bool]) -> tuple[Faul
     faults.extend(_missing_secret_keys(loaded))
     faults.extend(_circles(loaded.manifests))
     return tuple(faults)
+
+
+def check_runtimes(loaded: Loaded, known: Collection[str]) -> tuple[Fault, ...]:
+    """A fault for each `runtime` that is none of the node's; none while nobody knows what the node has."""
+    path = ("spec", "runtime")
+    advice = f"write one of {', '.join(sorted(known))}, or add it to runtimes in the configuration"
+    return tuple(
+        manifest.fault(path, f"this node has no runtime {name!r}", advice)
+        for manifest in loaded.manifests
+        if known and manifest.key.kind in (Kind.SANDBOX, Kind.CONTAINER)
+        if (name := manifest.spec.get("runtime")) is not None and name not in known
+    )
 
 
 def _advice(key: Key) -> str:

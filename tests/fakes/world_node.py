@@ -101,6 +101,8 @@ class SimNode:
         self.started: Counter[str] = Counter()
 
     platform = "linux/amd64"
+    runtime_names = ("runc",)
+    default_runtime = "runc"
 
     @property
     def boot(self) -> str:

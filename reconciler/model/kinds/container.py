@@ -135,7 +135,7 @@ class ContainerSpec(Spec):
 
     image: ImageNameOrReference
     sandbox: Name | None = None
-    runtime: Literal["runc"] | None = None
+    runtime: Name | None = None
     network: Network | None = None
     command: Listed[str] | None = None
     args: Listed[str] | None = None

@@ -26,10 +26,6 @@ def _among(*later: object) -> Callable[[object], bool]:
     return lambda value: any(value is word or (isinstance(value, str) and value == word) for word in later)
 
 
-def _any_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _a_path(value: object) -> bool:
     return isinstance(value, str) and ("/" in value or value.endswith(".json"))
 
@@ -37,13 +33,11 @@ def _a_path(value: object) -> bool:
 LATER_VALUES: Final[Mapping[Kind, Mapping[str, Callable[[object], bool]]]] = {
     Kind.IMAGE: {"pullPolicy": _among("Always"), "update.policy": _among("Digest", "SemVer")},
     Kind.SANDBOX: {
-        "runtime": _any_text,
         "network.mode": _among("bridge"),
         "shareProcessNamespace": _among(True),
         "userNamespace.mode": _among("auto"),
     },
     Kind.CONTAINER: {
-        "runtime": _any_text,
         "network.mode": _among("bridge"),
         "security.privileged": _among(True),
         "security.seccomp": _a_path,

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from reconciler.model.kinds.base import FalseSoFar, Listed, Resources, Spec
 from reconciler.model.kinds.quantities import read_by
-from reconciler.model.kinds.texts import Address, DnsOption, Hostname, matching
+from reconciler.model.kinds.texts import Address, DnsOption, Hostname, Name, matching
 from reconciler.model.problems import Problem, mapping_at
 
 CHOOSE_NETWORK: Final = "choose network: {mode: host} or {mode: none}; bridge comes later"
@@ -47,7 +47,7 @@ class UserNamespace(Spec):
 class SandboxSpec(Spec):
     """Namespaces that containers share. `hostname` None: the sandbox's name."""
 
-    runtime: Literal["runc"]
+    runtime: Name
     network: Network
     hostname: Hostname | None = None
     dns: Dns = Dns.model_construct()

@@ -255,3 +255,23 @@ def test_a_volume_in_use_stays_and_says_by_whom() -> None:
 def test_a_plain_object_needs_nothing_done() -> None:
     assert plan_plain(Object(Key(Kind.SECRET, "login"))).converged
     assert plan_plain(Object(Key(Kind.SECRET, "login"), deleted=5.0)).converged
+
+
+def test_a_sandbox_of_a_runtime_that_the_node_lacks_waits_for_a_person_with_the_list() -> None:
+    obj = Object(Key(Kind.SANDBOX, "box"), spec={"runtime": "fast", "network": {"mode": "none"}})
+    plan = plan_sandbox(SandboxFacts(obj, "boot", runtimes=("crun", "runc")))
+    assert not plan.actions
+    (wait,) = plan.waits
+    assert (wait.reason, wait.stalled) == ("RuntimeUnknown", True)
+    assert "no runtime 'fast'; it has: crun, runc" in wait.message
+    assert kinds(plan_sandbox(SandboxFacts(obj, "boot", runtimes=("fast",)))) == [Remember, MakeSandbox, Remember]
+
+
+def test_a_sandbox_that_stands_outlives_its_runtime_in_the_configuration() -> None:
+    spec = {"runtime": "fast", "network": {"mode": "none"}}
+    wanted = sandbox_hash(spec)
+    id = f"box-{wanted}-1"
+    record = {"id": id, "hash": wanted, "attempt": 1, "boot": "boot", "made": True}
+    obj = Object(Key(Kind.SANDBOX, "box"), spec=spec, record=record)
+    seen = (SandboxSeen(id, wanted, 1, SandboxPhase.READY),)
+    assert plan_sandbox(SandboxFacts(obj, "boot", seen, runtimes=("runc",))) == Plan()

@@ -121,3 +121,11 @@ def test_the_same_spec_is_begun_again_without_image_and_dependencies() -> None:
     seen = replace(facts(SHARED, dependencies=missing), image=None)
     assert [wait.reason for wait in needs(seen)] == ["ImageMissing", "DependencyNotMet"]
     assert list(around(seen)) == []
+
+
+def test_a_private_sandbox_has_the_default_runtime_where_the_container_names_none() -> None:
+    def of(spec: dict[str, Any]) -> Any:
+        return next(one.spec for one in owned_objects(WEB, spec, "crun") if one.kind is Kind.SANDBOX)["runtime"]
+
+    assert of(OWN) == "crun"
+    assert of({**OWN, "runtime": "runc"}) == "runc"

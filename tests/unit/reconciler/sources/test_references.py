@@ -8,7 +8,7 @@ import pytest
 
 from reconciler.model.identity import Key, Kind
 from reconciler.sources.loading import Loaded
-from reconciler.sources.references import check_references, references
+from reconciler.sources.references import check_references, check_runtimes, references
 
 Load = Callable[..., Loaded]
 
@@ -134,3 +134,15 @@ def test_each_circle_is_told_once_and_a_long_chain_is_none(loaded: Load) -> None
     assert found(loaded(chain)) == []
     two = depends("a", "b") + depends("b", "a") + depends("c", "d") + depends("d", "c") + depends("e", "a", "c")
     assert len(found(loaded(two))) == 2
+
+
+def test_a_runtime_that_the_node_lacks_is_a_fault_at_its_line(loaded: Load) -> None:
+    whole = loaded(container("web", "runtime: warp\nnetwork: {mode: none}") + container("other"))
+    (fault,) = check_runtimes(whole, ("runc", "crun"))
+    assert str(fault).startswith("m.yaml:6:12: spec.runtime: this node has no runtime 'warp'")
+    assert "write one of crun, runc" in str(fault)
+    assert check_runtimes(whole, ("runc", "warp")) == ()
+
+
+def test_a_runtime_is_not_judged_while_nobody_knows_what_the_node_has(loaded: Load) -> None:
+    assert check_runtimes(loaded(container("web", "runtime: warp\nnetwork: {mode: none}")), ()) == ()

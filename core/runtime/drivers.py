@@ -1,0 +1,48 @@
+"""The drivers of runtimes as a literal table, and the runtimes that are there without any configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from core.clock import Clock
+from core.process import Launcher
+from core.runtime.oci import OciShim, Tools
+from core.runtime.sandboxes import OciSandboxer
+from core.runtime.table import Driver, Runtime, RuntimeSpec, RuntimeTable
+
+BUILT_IN: Final = (RuntimeSpec("runc"), RuntimeSpec("crun"))
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What every driver stands on: see `OciShim`."""
+
+    state: Path
+    group: str
+    launcher: Launcher
+    clock: Clock
+    boot: str
+
+
+def _oci(ground: Ground) -> Driver:
+    sandboxer = OciSandboxer(ground.state, ground.group, ground.clock, ground.boot)
+
+    def build(spec: RuntimeSpec) -> Runtime:
+        tools = Tools(runtime=spec.program)
+        shim = OciShim(ground.state, ground.group, ground.launcher, ground.clock, ground.boot, tools)
+        return Runtime(spec, sandboxer, shim)
+
+    return build
+
+
+DRIVERS: Final[Mapping[str, Callable[[Ground], Driver]]] = {"oci": _oci}
+
+
+def build_table(ground: Ground, configured: Iterable[RuntimeSpec] = ()) -> RuntimeTable:
+    """The built-in runtimes and the configured ones, which win over those of their name."""
+    specs = {spec.name: spec for spec in (*BUILT_IN, *configured)}
+    drivers = {name: make(ground) for name, make in DRIVERS.items()}
+    return RuntimeTable(ground.state, tuple(specs.values()), drivers)

@@ -1,0 +1,197 @@
+"""Runtimes by name: which driver makes a sandbox and its tasks, and which one made those that are here.
+
+Rules of this file: what a sandbox or task was made with is written in the `object.json` of its own folder when it is
+made, and read from there: a configuration that has changed since loses nothing that runs. A runtime that no
+configuration names any more still drives what it made. A name is only asked for something new.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from core.errors import NotFound, Unsupported
+from core.runtime.ports import Exit, NewSandbox, NewTask, Sandboxer, SandboxState, Shim
+
+MARK: Final = "runtime"
+"""The entry of `object.json` that says by what it was made; left out by versions that knew runc only."""
+
+
+class UnknownRuntime(Unsupported):
+    """No runtime of that name is here."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(
+            f"this node has no runtime {name!r}; it has: {', '.join(known)}",
+            advice="Correct `runtime`, or add it to `runtimes` in the configuration and restart the agent.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSpec:
+    """How a runtime is driven: `driver` is a name in the table of drivers, `path` its program ("": found by name)."""
+
+    name: str
+    driver: str = "oci"
+    path: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def program(self) -> str:
+        """The path, or the name to look for."""
+        return self.path or self.name
+
+    def to_json(self) -> dict[str, Any]:
+        """A form for `object.json`."""
+        return {"name": self.name, "driver": self.driver, "path": self.path, "options": dict(self.options)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> RuntimeSpec:
+        """The inverse of `to_json`; None is what versions made that knew runc only."""
+        return cls("runc") if data is None else cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """A runtime at work."""
+
+    spec: RuntimeSpec
+    sandboxer: Sandboxer
+    shim: Shim
+
+
+Driver = Callable[[RuntimeSpec], Runtime]
+
+
+class RuntimeTable:
+    """All runtimes of a node.
+
+    `state`: the folder that may vanish at reboot, in which every driver keeps a task in `bundles/<id>` and a sandbox in
+    `netns/<id>`, each with its `object.json`. `specs`: those that may be asked for; `drivers`: how each kind is built.
+    """
+
+    def __init__(self, state: Path, specs: tuple[RuntimeSpec, ...], drivers: Mapping[str, Driver]) -> None:
+        self._state = state
+        self._drivers = drivers
+        self._named = {spec.name: drivers[spec.driver](spec) for spec in specs}
+        self._built = {_key(one.spec): one for one in self._named.values()}
+        self._made: dict[tuple[str, str], Runtime] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What may be asked for."""
+        return tuple(sorted(self._named))
+
+    @property
+    def specs(self) -> tuple[RuntimeSpec, ...]:
+        """How each of them is driven, in the order of their names."""
+        return tuple(self._named[name].spec for name in self.names)
+
+    def named(self, name: str) -> Runtime:
+        """The runtime for something new; raises `UnknownRuntime`."""
+        if name not in self._named:
+            raise UnknownRuntime(name, self.names)
+        return self._named[name]
+
+    # By what was something made?
+
+    def of_task(self, id: str) -> Runtime:
+        """The runtime that made a task; raises `NotFound` when it has no bundle."""
+        return self._maker("bundles", id, f"task {id}")
+
+    def of_sandbox(self, id: str) -> Runtime:
+        """The runtime that made a sandbox; raises `NotFound` when it is not there."""
+        return self._maker("netns", id, f"sandbox {id}")
+
+    def shim(self, id: str) -> Shim:
+        """The driver of a task; of one without a bundle any driver will do: there is nothing but an exit to be seen."""
+        return (self._find("bundles", id) or self._any).shim
+
+    def sandboxer(self, id: str) -> Sandboxer:
+        """The driver of a sandbox, there or not."""
+        return (self._find("netns", id) or self._any).sandboxer
+
+    @property
+    def _any(self) -> Runtime:
+        return next(iter(self._named.values()))
+
+    def _maker(self, folder: str, id: str, what: str) -> Runtime:
+        if (found := self._find(folder, id)) is None:
+            raise NotFound(f"{what} is not there")
+        return found
+
+    def _find(self, folder: str, id: str) -> Runtime | None:
+        key = (folder, id)
+        if key not in self._made:
+            try:
+                described = json.loads((self._state / folder / id / "object.json").read_bytes())
+                spec = RuntimeSpec.from_json(described.get(MARK))
+            except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError, TypeError):
+                return None
+            self._made[key] = self._driven(spec)
+        return self._made[key]
+
+    def _driven(self, spec: RuntimeSpec) -> Runtime:
+        """The runtime of that very description, whether it may still be asked for or not."""
+        if spec.driver not in self._drivers:
+            raise Unsupported(f"this version has no driver {spec.driver!r}, with which {spec.name} was made")
+        if (known := self._built.get(_key(spec))) is None:
+            known = self._built[_key(spec)] = self._drivers[spec.driver](spec)
+        return known
+
+    # Making and removing.
+
+    def create_sandbox(self, runtime: Runtime, wanted: NewSandbox) -> SandboxState:
+        """`Sandboxer.create`, marked with the runtime."""
+        marked = replace(wanted, object={**wanted.object, MARK: runtime.spec.to_json()})
+        return runtime.sandboxer.create(marked)
+
+    def prepare(self, task: NewTask) -> None:
+        """`Shim.prepare` by the runtime of the task's sandbox: as it is configured today, where it still is."""
+        maker = self.of_sandbox(task.sandbox)
+        today = self._named.get(maker.spec.name)
+        runtime = today if today is not None and today.spec.driver == maker.spec.driver else maker
+        runtime.shim.prepare(replace(task, object={**task.object, MARK: runtime.spec.to_json()}))
+
+    def delete(self, id: str) -> Exit | None:
+        """`Shim.delete`; where nothing says any more who made the task, every driver removes what it finds."""
+        maker = self._find("bundles", id)
+        exits = [one.shim.delete(id) for one in ([maker] if maker is not None else self._built.values())]
+        self._made.pop(("bundles", id), None)
+        return next((exit for exit in exits if exit is not None), None)
+
+    def shutdown_sandbox(self, id: str) -> None:
+        """`Sandboxer.shutdown`; likewise."""
+        maker = self._find("netns", id)
+        for sandboxer in self._sandboxers([maker] if maker is not None else list(self._built.values())):
+            sandboxer.shutdown(id)
+        self._made.pop(("netns", id), None)
+
+    # All of them.
+
+    def tasks(self) -> Iterator[str]:
+        """The ids of which anything is here."""
+        yield from sorted({id for one in self._built.values() for id in one.shim.tasks()})
+
+    def sandboxes(self) -> Iterator[str]:
+        """The ids of sandboxes of which anything is here."""
+        every = self._sandboxers(list(self._built.values()))
+        yield from sorted({id for sandboxer in every for id in sandboxer.sandboxes()})
+
+    def sweep(self) -> None:
+        """Remove what a killed engine left half-made; called before anything else."""
+        for one in self._built.values():
+            one.shim.sweep()
+        for sandboxer in self._sandboxers(list(self._built.values())):
+            sandboxer.sweep()
+
+    def _sandboxers(self, runtimes: list[Runtime]) -> Iterator[Sandboxer]:
+        """Each once: runtimes of one kind share theirs."""
+        yield from {id(one.sandboxer): one.sandboxer for one in runtimes}.values()
+
+
+def _key(spec: RuntimeSpec) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
+    return spec.name, spec.driver, spec.path, tuple(sorted(spec.options.items()))
