@@ -13,7 +13,8 @@ from typing import Final
 
 import pytest
 
-from tests import leftovers
+from tests import git_server, leftovers
+from tests.git_server import HttpGit, SshGit
 from tests.registry import Registry, missing_tools, push_all
 
 ORDER: Final = ("unit", "conformance", "property", "golden", "crash", "e2e", "bench", "soak")
@@ -159,3 +160,23 @@ def big_image(registry: Registry) -> str:
         pytest.skip("needs root: debian-big is made with debootstrap")
     push_all(registry, ["debian-big"])
     return f"{registry.host}/debian-big:latest"
+
+
+@pytest.fixture(scope="session")
+def git_ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshGit]:
+    """One sshd for the session, which lets in one key and runs what git asks for; tests leave it running."""
+    if missing := git_server.missing_tools():
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    with SshGit(tmp_path_factory.mktemp("ssh")) as served:
+        yield served
+
+
+@pytest.fixture
+def git_web(tmp_path: Path) -> Iterator[HttpGit]:
+    """A web server for the repositories that a test makes below its `folder`."""
+    if missing := git_server.missing_tools():
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with HttpGit(folder) as served:
+        yield served
