@@ -6,35 +6,61 @@ so that retries never multiply.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from core.clock import Clock
 from core.errors import TimedOut, Unavailable
 
 T = TypeVar("T")
 
+SECONDS: Final = 10.0
+"""How long tries may follow one another without progress."""
+WORTH: Final = 256 << 10
+"""Bytes that count as progress: a byte a connection is none."""
 
-def connecting(clock: Clock, call: Callable[[], T], *, tries: int = 3) -> T:
+
+def _none() -> int:
+    return 0
+
+
+def connecting(clock: Clock, call: Callable[[], T], *, tries: int = 3, progress: Callable[[], int] = _none) -> T:
     """Call `call`; when the other side is unavailable or too slow try again, up to `tries` times within 10 s.
 
-    Raises the last error as it was.
+    A try that took `progress()` (bytes here so far) `WORTH` or more further counts as a first one, so that a link which
+    breaks off over and over is used to the end. Raises the last error as it was.
     """
-    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
+    from tenacity import Retrying, retry_if_exception
 
-    started = clock.monotonic()
-
-    def worth_it(error: BaseException) -> bool:
-        return isinstance(error, Unavailable | TimedOut) and clock.monotonic() - started < 10.0
-
-    retrying = Retrying(
-        sleep=clock.sleep,
-        stop=stop_after_attempt(tries),
-        wait=wait_exponential(multiplier=0.2, max=3.0) + wait_random(0.0, 0.2),
-        retry=retry_if_exception(worth_it),
-        reraise=True,
-    )
+    burst = _Burst(clock, tries, progress)
+    retrying = Retrying(sleep=clock.sleep, wait=burst.pause, retry=retry_if_exception(burst.worth_it), reraise=True)
     return retrying(call)
+
+
+class _Burst:
+    """The tries since the last one that brought something."""
+
+    def __init__(self, clock: Clock, tries: int, progress: Callable[[], int]) -> None:
+        self._clock = clock
+        self._tries = tries
+        self._progress = progress
+        self._best = progress()
+        self._failures = 0
+        self._since = clock.monotonic()
+
+    def worth_it(self, error: BaseException) -> bool:
+        """Whether another try may follow this one."""
+        if not isinstance(error, Unavailable | TimedOut) or error.seconds:
+            return False
+        if self._progress() >= self._best + WORTH:
+            self._best, self._failures, self._since = self._progress(), 0, self._clock.monotonic()
+        self._failures += 1
+        return self._failures < self._tries and self._clock.monotonic() - self._since < SECONDS
+
+    def pause(self, _: object) -> float:
+        """Seconds until the next try."""
+        return min(3.0, 0.2 * 2.0 ** (self._failures - 1)) + 0.2 * random.random()
 
 
 def delay(failures: int, *, first: float = 1.0, most: float = 300.0, jitter: float = 0.0) -> float:

@@ -18,6 +18,7 @@ from core import proc
 from core.digest import Digest, hash8
 from core.errors import Corrupt, from_os_error
 
+_STEP: Final = 1 << 20
 FRESH: Final = ".fresh-"
 """In the name of a mark, between a blob's name and `<boot>-<random>`: published in that boot and not synced since."""
 
@@ -44,10 +45,33 @@ class Ingest:
         self._fd = fd
         self._hash = digest.hasher()
         self._written = 0
+        self._begun = False
         self.published = False
+        self.kept = False
+
+    def resume(self) -> int:
+        """Go on behind what a dead or failed writer left, hashed again; returns the bytes here, 0 when nothing helps.
+
+        Whether they are right only `publish` knows. Raises `Failed`.
+        """
+        if not self._begun and 0 < os.fstat(self._fd).st_size <= self.size:
+            try:
+                os.lseek(self._fd, 0, os.SEEK_SET)
+                while chunk := os.read(self._fd, _STEP):
+                    self._hash.update(chunk)
+                    self._written += len(chunk)
+            except OSError as error:
+                raise from_os_error(error, f"reading what is here of blob {self.digest}") from error
+            self._begun = True
+        return self._written
+
+    def keep(self) -> None:
+        """Let what was written stay when the block ends, for who tries again. Not called: it is removed."""
+        self.kept = True
 
     def restart(self) -> None:
         """Drop what was written so far: the bytes come again from the first one."""
+        self._begun = True
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._hash = self.digest.hasher()
@@ -55,6 +79,8 @@ class Ingest:
 
     def write(self, chunk: bytes) -> int:
         """Add `chunk`; returns the bytes here. Raises `WrongBytes` beyond the size promised, `NoSpace`, `Failed`."""
+        if not self._begun:
+            self.restart()
         if self._written + len(chunk) > self.size:
             raise WrongBytes(f"blob {self.digest} is longer than the {self.size} bytes promised")
         self._hash.update(chunk)
@@ -83,6 +109,19 @@ class Ingest:
         except OSError as error:
             raise from_os_error(error, f"publishing blob {self.digest}") from error
         self.published = True
+
+
+def partial_name(digest: Digest) -> str:
+    """The name of the file in which a blob comes in."""
+    return f"{digest.algorithm}-{digest.hex}"
+
+
+def begun(partial: Path) -> int:
+    """Bytes in a partial; 0 where there is none."""
+    try:
+        return os.stat(partial, follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def claim(partial: Path, waiting: Callable[[], None]) -> int:

@@ -93,6 +93,10 @@ class ContentStore:
         """Drop a blob that is known to be wrong; harmless when it is not held."""
         self.path(digest).unlink(missing_ok=True)
 
+    def begun(self, digest: Digest) -> int:
+        """Bytes of a blob that somebody brings, or began to bring."""
+        return ingest.begun(self._incoming / ingest.partial_name(digest))
+
     def walk(self) -> Iterator[Digest]:
         """Every blob held, in order."""
         for algorithm in _ALGORITHMS:
@@ -144,12 +148,13 @@ class Span:
         """A writer for one blob, or None when the blob is held, perhaps because another has just brought it.
 
         While another thread or process brings the same blob `waiting` is called over and over: it sleeps a little, or
-        raises to give up. What was not published at the end of the block is removed. Raises `NoSpace`, `Failed`.
+        raises to give up. What was neither published nor kept at the end of the block is removed. Raises `NoSpace`,
+        `Failed`.
         """
         if self.store.has(digest, size):
             yield None
             return
-        partial = self._incoming / f"{digest.algorithm}-{digest.hex}"
+        partial = self._incoming / ingest.partial_name(digest)
         try:
             fd = ingest.claim(partial, waiting)
         except OSError as error:
@@ -159,10 +164,9 @@ class Span:
             if self.store.has(digest, size):
                 yield None
             else:
-                writer.restart()
                 yield writer
         finally:
-            if not writer.published:
+            if not (writer.published or writer.kept):
                 partial.unlink(missing_ok=True)
             os.close(fd)
 

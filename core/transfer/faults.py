@@ -51,7 +51,9 @@ def refusal(what: str, status: int, body: bytes, *, retry_after: str = "", logge
     if status == 429:
         return Throttled(f"{what}: the registry asks to wait{tail}", _wait(retry_after))
     if status in (408, 425) or status >= 500:
-        return Unavailable(f"{what}: the registry answers {status}{tail}")
+        error = Unavailable(f"{what}: the registry answers {status}{tail}")
+        error.seconds = _wait(retry_after) if retry_after else 0.0
+        return error
     return Failed(f"{what}: the registry answers {status}{tail}")
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from core.digest import Digest
+from core.errors import Unavailable
 from core.layers import Budgets, Compression
 
 __all__ = [
     "Budgets",
+    "CannotResume",
     "Compression",
     "Descriptor",
     "ImageConfig",
@@ -26,6 +28,10 @@ __all__ = [
     "Remote",
     "Unpacker",
 ]
+
+
+class CannotResume(Unavailable):
+    """The other side cannot, or may not, give this blob from where it was asked to: ask for all of it."""
 
 
 class LayerState(StrEnum):
@@ -135,8 +141,12 @@ class Remote(Protocol):
     def document(self, descriptor: Descriptor) -> bytes:
         """A manifest or index, not verified; at most its size + 1 bytes. Raises as `resolve`, and `Ambiguous`."""
 
-    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
-        """A config or layer, not verified; at most size + 1 bytes. Called from several threads; raises as `resolve`."""
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        """A config or layer from byte `start` on, not verified; never beyond size + 1 bytes of it.
+
+        Called from several threads. Raises as `resolve`, and, before the first piece, `CannotResume` when it cannot
+        begin at `start`: the caller asks anew from 0.
+        """
 
 
 class Progress(Protocol):

@@ -1,8 +1,8 @@
 """Bring one image onto the node: resolve its name once, fetch by digest what is not held, unpack as it comes.
 
 Rules of this file: every byte is verified before anyone can see it; the first fault stops everything, and nothing
-half-made stays; nothing that refers to the image is handed out before its blobs are durable. Connections are retried
-here and nowhere below.
+half-made stays but the beginning of a blob whose origin fell silent; nothing that refers to the image is handed out
+before its blobs are durable. Connections are retried here and in `core.transfer.incoming`, and nowhere below.
 """
 
 from __future__ import annotations
@@ -18,22 +18,18 @@ from core.clock import Clock
 from core.content.ingest import WrongBytes
 from core.content.store import Span
 from core.digest import Digest
-from core.errors import AgentError, Category, Corrupt, Invalid, NoSpace, NotFound, OverLimit, Retry
+from core.errors import Corrupt, Invalid, NoSpace, NotFound, OverLimit
 from core.layers import Budgets
 from core.retrying import connecting
 from core.transfer import manifests, platform
+from core.transfer.incoming import Cancelled, Incoming
 from core.transfer.manifests import MAX_DEPTH, MAX_DOCUMENT, Ambiguous, Index, Manifest
 from core.transfer.platform import Platform
 from core.transfer.ports import Descriptor, ImageConfig, LayerSink, LayerState, Progress, PulledImage, Remote, Unpacker
 
+__all__ = ["Cancelled", "Held", "NoProgress", "choose", "pull"]
+
 _POLL_SECONDS: Final = 0.05
-
-
-class Cancelled(AgentError):
-    """The transfer was told to stop, or another part of it failed."""
-
-    retry = Retry.BACKOFF
-    category = Category.FAILED
 
 
 class NoProgress:
@@ -65,7 +61,7 @@ class Held:
         """Raises `NotFound`: a held document is not asked for here."""
         raise NotFound(f"{self.image}: {descriptor.digest} is not held on this node", advice="Pull the image again.")
 
-    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
         """Raises `NotFound`: a held blob is not asked for here."""
         raise NotFound(f"{self.image}: {descriptor.digest} is not held on this node", advice="Pull the image again.")
 
@@ -198,7 +194,8 @@ class _Transfer:
         for layer in layers:
             if sizes.setdefault(layer.digest, layer.size) != layer.size:
                 raise Invalid(f"{self._remote.image}: layer {layer.digest} is listed with two sizes")
-        needed = sum(size for digest, size in sizes.items() if not self._store.has(digest, size))
+        missing = {digest: size for digest, size in sizes.items() if not self._store.has(digest, size)}
+        needed = sum(max(0, size - self._store.begun(digest)) for digest, size in missing.items())
         free = fsio.free_bytes(self._store.folder)
         if needed > free:
             raise NoSpace(f"{self._remote.image}: its layers need {needed} bytes; {free} are free")
@@ -270,18 +267,9 @@ class _Transfer:
             if writer is not None:
                 if is_layer:
                     self.progress.layer(digest, LayerState.FETCHING)
-
-                def attempt() -> None:
-                    nonlocal fetched
-                    self._check_stop()
-                    writer.restart()
-                    for chunk in self._remote.blob(descriptor):
-                        self._check_stop()
-                        fetched += len(chunk)
-                        self.progress.fetched(digest, writer.write(chunk))
-
-                connecting(self._clock, attempt)
-                writer.publish()
+                fetched = Incoming(
+                    self._remote, descriptor, writer, self._clock, self._check_stop, self.progress
+                ).bring()
         if is_layer:
             self.progress.layer(digest, LayerState.HELD)
         return fetched

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Final, Self, assert_never
 
@@ -19,10 +19,11 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import BaseHTTPResponse, HTTPResponse
 
 from core.clock import Clock
+from core.content.ingest import WrongBytes
 from core.digest import Digest
 from core.errors import AgentError, Denied, Invalid, TimedOut, Unavailable
 from core.transfer import auth, faults, manifests
-from core.transfer.ports import Descriptor
+from core.transfer.ports import CannotResume, Descriptor
 from core.transfer.reference import Reference
 
 _CHUNK: Final = 1 << 20
@@ -106,6 +107,7 @@ class Registry:
         self._base = f"{auth.base_url(reference.host)}/v2/{reference.repository}"
         self._authorization = ""
         self._patience = patience
+        self._etags: dict[Digest, str] = {}
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=patience)
         self._pools = urllib3.PoolManager(num_pools=8, maxsize=_CONNECTIONS, timeout=timeout, retries=False)
         self._pools.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
@@ -135,13 +137,13 @@ class Registry:
         """
         pinned = self._reference.digest
         path = f"manifests/{pinned or self._reference.tag}"
-        with self._open("HEAD", path, _ACCEPT) as head:
+        with self._open("HEAD", path, {"Accept": _ACCEPT}) as head:
             media_type = _media_type(head)
             size = head.headers.get("Content-Length", "")
             stated = head.headers.get("Docker-Content-Digest", "")
             if head.status == 200 and media_type in _DOCUMENTS and size.isdecimal() and (pinned or stated):
                 return Descriptor(media_type, pinned or Digest.parse(stated), int(size))
-        with self._open("GET", path, _ACCEPT) as reply:
+        with self._open("GET", path, {"Accept": _ACCEPT}) as reply:
             self._need(reply, self.image)
             data = self._small(reply, manifests.MAX_DOCUMENT + 1)
             media_type = manifests.parse_document(data, _media_type(reply)).media_type
@@ -149,22 +151,46 @@ class Registry:
 
     def document(self, descriptor: Descriptor) -> bytes:
         """A manifest or index by its digest; raises as `resolve`, and `Ambiguous` when the header says another type."""
-        with self._open("GET", f"manifests/{descriptor.digest}", descriptor.media_type) as reply:
+        with self._open("GET", f"manifests/{descriptor.digest}", {"Accept": descriptor.media_type}) as reply:
             self._need(reply, f"{self.image} ({descriptor.digest})")
             stated = _media_type(reply)
             if stated != descriptor.media_type and stated in _DOCUMENTS:
                 raise manifests.Ambiguous(f"{descriptor.digest} was to be {descriptor.media_type}; it came as {stated}")
             return self._small(reply, min(descriptor.size, manifests.MAX_DOCUMENT) + 1)
 
-    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
-        """A blob in chunks of up to 1 MiB, as they come; at most its size + 1 bytes. Raises as `resolve`."""
-        with self._open("GET", f"blobs/{descriptor.digest}", "") as reply:
-            self._need(reply, f"blob {descriptor.digest} of {self.image}")
-            yield from self._chunks(reply, descriptor.size + 1)
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
+        """A blob from byte `start` on, in chunks of up to 1 MiB, as they come; never beyond its size + 1 bytes.
+
+        Raises as `resolve`, `WrongBytes` when the registry says another size at once, and `CannotResume`.
+        """
+        what = f"blob {descriptor.digest} of {self.image}"
+        extent = {"Range": f"bytes={start}-"} if start else {}
+        with self._open("GET", f"blobs/{descriptor.digest}", extent) as reply:
+            if start:
+                self._check_extent(reply, descriptor, start)
+            else:
+                self._need(reply, what)
+                self._etags[descriptor.digest] = reply.headers.get("ETag", "")
+                stated = reply.headers.get("Content-Length", "")
+                if stated.isdecimal() and int(stated) != descriptor.size:
+                    raise WrongBytes(f"{what} has {stated[:20]} bytes where {descriptor.size} were promised")
+            yield from self._chunks(reply, descriptor.size + 1 - start)
+
+    def _check_extent(self, reply: BaseHTTPResponse, descriptor: Descriptor, start: int) -> None:
+        """Take a reply to a range only when it is that range of the same thing (RFC 9110, 14.4 and 15.3.7)."""
+        what = f"blob {descriptor.digest} of {self.image}"
+        if reply.status in (200, 416):
+            raise CannotResume(f"{what}: the registry does not give the rest alone")
+        if reply.status != 206:
+            self._need(reply, what)
+        if reply.headers.get("Content-Range", "") != f"bytes {start}-{descriptor.size - 1}/{descriptor.size}":
+            raise CannotResume(f"{what}: the registry gives another part than was asked for")
+        if self._etags.setdefault(descriptor.digest, etag := reply.headers.get("ETag", "")) != etag:
+            raise CannotResume(f"{what} is another one than before at the registry")
 
     def _tags(self) -> list[str] | None:
         """The first page of the repository's tags; None when the registry does not say."""
-        with self._open("GET", "tags/list", "application/json") as reply:
+        with self._open("GET", "tags/list", {"Accept": "application/json"}) as reply:
             if reply.status != 200:
                 return None
             return faults.tags(self._small(reply, _MAX_TAGS_BODY))
@@ -181,11 +207,11 @@ class Registry:
         raise faults.refusal(what, reply.status, body, retry_after=wait, logged_in=logged_in)
 
     @contextlib.contextmanager
-    def _open(self, method: str, path: str, accept: str) -> Iterator[BaseHTTPResponse]:
+    def _open(self, method: str, path: str, headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:
         """The final reply to a request: logins made, redirects followed. Its connection is given back or closed."""
         url, with_login = f"{self._base}/{path}", True
         for _ in range(auth.MAX_REDIRECTS + 1):
-            reply = self._logged_in(method, url, accept) if with_login else self._send(method, url, accept, "")
+            reply = self._logged_in(method, url, headers) if with_login else self._send(method, url, headers, "")
             try:
                 if reply.status not in (301, 302, 303, 307, 308):
                     yield reply
@@ -197,9 +223,9 @@ class Registry:
             with_login = with_login and same
         raise Invalid(f"{self.image}: the registry redirects more than {auth.MAX_REDIRECTS} times")
 
-    def _logged_in(self, method: str, url: str, accept: str) -> BaseHTTPResponse:
+    def _logged_in(self, method: str, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
         """Send, and when a login is asked for, log in and send once more."""
-        reply = self._send(method, url, accept, self._authorization)
+        reply = self._send(method, url, headers, self._authorization)
         scope = f"repository:{self._reference.repository}:pull"
         step = auth.after_reply(url, reply.status, reply.headers.getlist("WWW-Authenticate"), self._credentials, scope)
         match step:
@@ -214,25 +240,24 @@ class Registry:
         self._small(reply, _MAX_ERROR_BODY)
         reply.close()
         self._authorization = sent
-        return self._send(method, url, accept, sent)
+        return self._send(method, url, headers, sent)
 
     def _token(self, url: str, authorization: str) -> str:
-        reply = self._send("GET", url, "application/json", authorization)
+        reply = self._send("GET", url, {"Accept": "application/json"}, authorization)
         try:
             self._need(reply, f"the login for {self.image}")
             return auth.parse_token(self._small(reply, auth.MAX_TOKEN))
         finally:
             reply.close()
 
-    def _send(self, method: str, url: str, accept: str, authorization: str) -> BaseHTTPResponse:
+    def _send(self, method: str, url: str, headers: Mapping[str, str], authorization: str) -> BaseHTTPResponse:
         """One request, one reply with its body unread. Raises `Denied`, `Unavailable`, `TimedOut`."""
         auth.origin(url)
-        headers = {"User-Agent": "reconciler", "Accept-Encoding": "identity"}
-        headers |= {"Accept": accept} if accept else {}
-        headers |= {"Authorization": authorization} if authorization else {}
+        sent = {"User-Agent": "reconciler", "Accept-Encoding": "identity", **headers}
+        sent |= {"Authorization": authorization} if authorization else {}
         try:
             return self._pools.urlopen(
-                method, url, headers=headers, redirect=False, preload_content=False, decode_content=False
+                method, url, headers=sent, redirect=False, preload_content=False, decode_content=False
             )
         except urllib3.exceptions.HTTPError as error:
             raise _fault(error, url) from error

@@ -19,6 +19,7 @@ from core.transfer.auth import Credentials
 from core.transfer.ports import PulledImage
 from core.transfer.pull import Held, pull
 from core.transfer.registry import Registry
+from tests.fakes.cutting_proxy import CuttingProxy
 from tests.fakes.images import Image, described, index_of
 from tests.registry import Registry as Server
 from tests.registry import missing_tools
@@ -193,3 +194,20 @@ def test_a_registry_with_a_login_denies_wrong_ones_and_serves_the_right_one(
         assert "check the Secret" in wrong.value.hint()
         assert "wrong" not in str(wrong.value)
         assert fetch(tmp_path, server, "app:1", LOGIN, wanted).target == ARM.target()
+
+
+def test_a_link_that_resets_every_3_mib_brings_the_image_with_at_most_a_tenth_more(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    image = Image([os.urandom(14 << 20), os.urandom(7 << 20)])
+    size = sum(map(len, image.blobs().values()))
+    clock = SystemClock()
+    with started(tmp_path_factory.mktemp("registry")) as server:
+        push(server, image, "app:1", "--preserve-digests")
+        with CuttingProxy(server.port, 3 << 20) as link, ContentStore(tmp_path).span() as span:
+            with Registry(reference.parse(f"{link.host}/app:1"), None, clock) as remote:
+                pulled = pull(remote, AMD64, span=span, clock=clock)
+            assert link.cuts >= 6
+            assert link.down <= 1.1 * size
+    assert pulled.bytes_fetched <= 1.1 * size
+    assert all(ContentStore(tmp_path).intact(layer.digest) for layer in pulled.layers)

@@ -37,6 +37,7 @@ class Request:
     method: str
     path: str
     authorization: str | None
+    range: str | None = None
 
 
 class HostileServer:
@@ -86,7 +87,9 @@ class HostileServer:
         return [request.authorization for request in self.asked if request.authorization is not None]
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        self.asked.append(Request(handler.command, handler.path, handler.headers.get("Authorization")))
+        self.asked.append(
+            Request(*(handler.command, handler.path), *map(handler.headers.get, ("Authorization", "Range")))
+        )
         queue = self.replies.get(handler.path) or self.replies.get(handler.path.partition("?")[0]) or [Reply(404)]
         reply = queue.pop(0) if len(queue) > 1 else queue[0]
         if not reply.raw:

@@ -75,10 +75,10 @@ class MemoryRemote:
         """The bytes kept under that digest."""
         return self._get(descriptor.digest)
 
-    def blob(self, descriptor: Descriptor) -> Iterator[bytes]:
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Iterator[bytes]:
         """The bytes kept under that digest, in pieces of 7."""
         self.before_blob(descriptor.digest)
-        data = self._get(descriptor.digest)
+        data = self._get(descriptor.digest)[start:]
         return (data[start : start + 7] for start in range(0, len(data), 7))
 
     def _get(self, digest: Digest) -> bytes:

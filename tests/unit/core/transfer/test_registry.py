@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from core.clock import SystemClock, VirtualClock
+from core.content.ingest import WrongBytes
 from core.digest import Digest
 from core.errors import AgentError, Denied, Invalid, NotFound, TimedOut, Unavailable
 from core.transfer import manifests, reference
 from core.transfer.auth import Credentials
 from core.transfer.faults import Throttled
-from core.transfer.ports import Descriptor
+from core.transfer.ports import CannotResume, Descriptor
 from core.transfer.registry import Registry
 from tests.fakes.hostile_http import HostileServer, Reply
 from tests.fakes.images import Image
@@ -331,3 +332,59 @@ def test_a_registry_without_tls_is_told_in_clear_words() -> None:
         pytest.raises(Denied, match="does not speak TLS"),
     ):
         fetched(server)
+
+
+REST = Reply(206, {"Content-Range": f"bytes 5-{BLOB.size - 1}/{BLOB.size}", "ETag": "one"}, DATA[5:])
+
+
+def rest(server: HostileServer) -> bytes:
+    with client(server) as registry:
+        return b"".join(registry.blob(BLOB, 5))
+
+
+def test_the_rest_of_a_blob_is_asked_for_alone() -> None:
+    with HostileServer({PATH: REST}) as server:
+        assert rest(server) == DATA[5:]
+        assert [request.range for request in server.asked] == ["bytes=5-"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, {}, DATA),
+        Reply(416),
+        Reply(206, {}, DATA[5:]),
+        Reply(206, {"Content-Range": f"bytes 0-{BLOB.size - 1}/{BLOB.size}"}, DATA),
+        Reply(206, {"Content-Range": f"bytes 5-{BLOB.size - 2}/{BLOB.size}"}, DATA[5:-1]),
+        Reply(206, {"Content-Range": f"bytes 5-{BLOB.size - 1}/{BLOB.size + 1}"}, DATA[5:]),
+        Reply(206, {"Content-Range": f"bytes 5-{BLOB.size - 1}/*"}, DATA[5:]),
+        Reply(206, {"Content-Range": "nonsense"}, DATA[5:]),
+    ],
+    ids=["ignored", "refused", "unsaid", "whole", "short", "another", "unsized", "nonsense"],
+)
+def test_another_part_than_the_one_asked_for_is_not_taken(reply: Reply) -> None:
+    with HostileServer({PATH: reply}) as server, pytest.raises(CannotResume):
+        rest(server)
+
+
+def test_the_rest_of_something_else_is_not_taken() -> None:
+    with HostileServer({PATH: [Reply(200, {"ETag": "zero"}, DATA), REST]}) as server, client(server) as registry:
+        assert b"".join(registry.blob(BLOB)) == DATA
+        with pytest.raises(CannotResume, match="another one"):
+            list(registry.blob(BLOB, 5))
+
+
+def test_a_range_where_the_whole_was_asked_for_is_refused() -> None:
+    with HostileServer({PATH: REST}) as server, pytest.raises(AgentError, match="206"):
+        fetched(server)
+
+
+def test_a_size_other_than_promised_is_told_before_a_byte_is_read() -> None:
+    with HostileServer({PATH: Reply(200, {}, DATA + b"x")}) as server, pytest.raises(WrongBytes, match="22 bytes"):
+        fetched(server)
+
+
+def test_a_server_error_may_say_how_long_to_wait() -> None:
+    with HostileServer({PATH: Reply(503, {"Retry-After": "3"})}) as server, pytest.raises(Unavailable) as caught:
+        fetched(server)
+    assert caught.value.seconds == 3.0
