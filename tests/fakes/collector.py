@@ -122,12 +122,16 @@ class Collector:
 
     def await_spans(self, enough: Callable[[list[Got]], Any], what: str, seconds: float = 20.0) -> list[Got]:
         """The spans once they satisfy `enough`; fails the test after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while not enough(spans := self.spans()):
-            names = sorted({span.name for span in spans})
-            assert time.monotonic() < deadline, f"not within {seconds} s: {what}; there are {names}"
-            time.sleep(0.03)
-        return spans
+        until(lambda: enough(self.spans()), what, seconds, lambda: sorted({span.name for span in self.spans()}))
+        return self.spans()
+
+
+def until(look: Callable[[], Any], what: str, seconds: float = 15.0, seen: Callable[[], Any] = str) -> None:
+    """Wait until `look` is true; fails the test, with what is `seen`, after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}; seen: {seen()}"
+        time.sleep(0.02)
 
 
 def points(metric: Any) -> list[tuple[Mapping[str, Any], float]]:

@@ -15,7 +15,7 @@ from core.clock import SystemClock
 from core.errors import NotFound
 from core.signals import ATTRIBUTES, METRICS, SPANS
 from core.telemetry_settings import read_settings
-from tests.fakes.collector import Collector, points
+from tests.fakes.collector import Collector, points, until
 from tests.registry import free_port
 
 QUICK: Mapping[str, str] = {"OTEL_BSP_SCHEDULE_DELAY": "20", "OTEL_METRIC_EXPORT_INTERVAL": "100"}
@@ -107,7 +107,7 @@ def test_metrics_of_every_instrument_arrive_with_the_attributes_they_may_have() 
         telemetry.count("reconciler.container.restarts", 2, container_name="web")
         telemetry.measure("reconciler.reconcile.duration", 0.3, kind="Image", outcome="Settled")
         telemetry.observe("reconciler.queue.depth", lambda: [(4, {"lane": "quick"}), (0.5, {"lane": "slow"})])
-        _await(lambda: "reconciler.queue.depth" in collector.metrics(), "metrics")
+        until(lambda: "reconciler.queue.depth" in collector.metrics(), "metrics")
         found = collector.metrics()
     assert points(found["reconciler.container.restarts"]) == [({"container.name": "web"}, 3)]
     assert points(found["reconciler.reconcile.duration"]) == [
@@ -129,7 +129,7 @@ def test_no_text_that_is_not_on_the_list_leaves_the_process() -> None:
         with pytest.raises(ValueError), telemetry.span(CANARY):
             raise ValueError(CANARY)
         spans = collector.await_spans(lambda found: len(found) == 2, "two spans")
-        _await(lambda: "reconciler.container.restarts" in collector.metrics(), "the counter")
+        until(lambda: "reconciler.container.restarts" in collector.metrics(), "the counter")
         bodies = b"".join(collector.raw)
         headers = [sent for _, sent, _ in collector.requests]
     assert CANARY.encode() not in bodies
@@ -148,7 +148,7 @@ def test_json_and_gzip_say_the_same_as_plain_protobuf() -> None:
                 top.mark("planned")
             telemetry.measure("reconciler.store.commit.duration", 0.01)
             (span,) = collector.await_spans(bool, "a span")
-            _await(lambda: "reconciler.store.commit.duration" in collector.metrics(), "a metric")
+            until(lambda: "reconciler.store.commit.duration" in collector.metrics(), "a metric")
             telemetry.shutdown()
             metric = collector.metrics()["reconciler.store.commit.duration"]
             found.append((span.name, span.attributes, span.events, points(metric)))
@@ -167,7 +167,7 @@ def test_a_span_that_was_dropped_is_never_sent() -> None:
 
 
 def _never(handler: BaseHTTPRequestHandler) -> None:
-    time.sleep(60)  # the test's process ends before
+    handler.rfile.read(1)  # until they hang up
 
 
 def _endless(handler: BaseHTTPRequestHandler) -> None:
@@ -211,7 +211,7 @@ def test_a_collector_that_is_gone_slow_or_hostile_holds_nobody_up_and_what_is_dr
                 pass
         told = time.monotonic() - began
         if how != "endless":  # which takes them all, and says so without an end
-            _await(lambda: _dropped(good) > 1000, "dropped spans are counted")
+            until(lambda: _dropped(good) > 1000, "dropped spans are counted")
         assert told < 3.0, "3,000 spans cost what they cost, whatever the collector does"
         began = time.monotonic()
         telemetry.shutdown(1.0)
@@ -345,10 +345,3 @@ def test_names_are_well_formed_and_metrics_use_known_attributes() -> None:
     assert len(set(ATTRIBUTES.values())) == len(ATTRIBUTES)
     for metric in METRICS.values():
         assert set(metric.attributes) <= set(ATTRIBUTES)
-
-
-def _await(look: object, what: str) -> None:
-    deadline = time.monotonic() + 15
-    while not look():  # type: ignore[operator]
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.02)
