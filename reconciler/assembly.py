@@ -24,6 +24,7 @@ from core.snapshots.overlay import OverlaySnapshotter
 from core.transfer import platform
 from core.transfer.ports import Unpacker
 from reconciler.controllers.container import ContainerController
+from reconciler.controllers.node import NodeController
 from reconciler.controllers.others import (
     ImageController,
     PlainController,
@@ -31,6 +32,7 @@ from reconciler.controllers.others import (
     SnapshotController,
     VolumeController,
 )
+from reconciler.engine import recovery
 from reconciler.engine.backoff import Backoff
 from reconciler.engine.cgroup_home import CgroupHome
 from reconciler.engine.controller import register
@@ -40,7 +42,7 @@ from reconciler.engine.images import ImageHands
 from reconciler.engine.index import Index
 from reconciler.engine.lanes import Lanes
 from reconciler.engine.life import Life
-from reconciler.engine.observe import Eyes, Node
+from reconciler.engine.observe import Eyes, Node, disk_of
 from reconciler.engine.perform import NodeHands
 from reconciler.engine.queue import WorkQueue
 from reconciler.engine.requests import Operation, Requests
@@ -49,10 +51,9 @@ from reconciler.engine.tasks import TaskHands
 from reconciler.engine.watcher import Watcher
 from reconciler.engine.workers import Workers
 from reconciler.model.config import Config
-from reconciler.model.identity import FINALIZERS, Key, Kind
+from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import ORPHAN, Object
 from reconciler.places import Paths
-from reconciler.store.applied import forget_gone, load_applied, refill
 from reconciler.store.functions import ENGINE, members, sweep
 from reconciler.store.port import ObjectStore, Put, Remove
 
@@ -125,7 +126,11 @@ def _assemble(
         SnapshotController(eyes),
         VolumeController(eyes, index.users),
         PlainController(Kind.SECRET, dict),
-        PlainController(Kind.NODE, lambda: _node_fields(node, store, eyes, options)),
+        NodeController(
+            lambda: _node_fields(node, store, eyes, options),
+            lambda: disk_of(paths.root),
+            lambda: recovery.notice(paths, store, clock.wall()),
+        ),
     )
     engine = Engine(store, register(controllers), hands, queue, clock, index)
     late.engine = engine
@@ -208,15 +213,11 @@ def _facts_of(config: Config) -> Mapping[str, str]:
 
 
 def prepare_store(paths: Paths, store: ObjectStore, clock: Clock, config: Config) -> None:
-    """Before the first look: refill a new store from what was kept beside it, name the node, finish removals."""
-    now = clock.wall()
-    if store.meta("filled") is None:
-        refill(store, load_applied(paths.root).kept, finalizers=FINALIZERS, now=now)
-        store.set_meta("filled", paths.instance)
-    else:
-        forget_gone(paths.root, store)
-    sweep(store, now)
-    _name_node(store, Key(Kind.NODE, node_name(config)), config)
+    """Before the first look: bring back what was lost, name the node, finish removals."""
+    node = Key(Kind.NODE, node_name(config))
+    recovery.fill(paths, store, clock.wall(), node)
+    sweep(store, clock.wall())
+    _name_node(store, node, config)
 
 
 def _name_node(store: ObjectStore, key: Key, config: Config) -> None:

@@ -273,7 +273,10 @@ def _serve(paths: Paths, config: Config, clock: Clock, told: Told, *, once: bool
     from reconciler.assembly import Options, build_life, prepare_store
     from reconciler.engine.doorbell import Doorbell
     from reconciler.engine.scope import Scope
+    from reconciler.store.sqlite_recovery import mend
 
+    fsio.make_private(paths.root)
+    mend(paths.store_file, clock)
     store = open_store(paths, create=True)
     assert store is not None
     prepare_store(paths, store, clock, config)

@@ -27,6 +27,8 @@ class Picture:
     root: str
     engine: str
     objects: Sequence[Object]
+    notices: Sequence[tuple[str, str]] = ()
+    """What the node says of itself that a person should know: a condition's type, and its message."""
 
     @property
     def waiting(self) -> list[Object]:
@@ -60,7 +62,15 @@ def look(node: Node) -> Picture:
     store = node.store()
     objects = store.list() if store is not None else ()
     asked_for = [obj for obj in objects if obj.kind is not Kind.NODE]  # the node is what the screen is about
-    return Picture(str(node.paths.root), engine_of(node), asked_for)
+    notices = [notice for obj in objects if obj.kind is Kind.NODE for notice in notices_of(obj)]
+    return Picture(str(node.paths.root), engine_of(node), asked_for, notices)
+
+
+def notices_of(node: Object) -> list[tuple[str, str]]:
+    """The conditions of the node that are true and not on every object."""
+    usual = ("Ready", "Reconciling", "Stalled")
+    found = (one for one in node.status.get("conditions", ()) if one["status"] == "True" and one["type"] not in usual)
+    return [(str(one["type"]), str(one["message"])) for one in found]
 
 
 def engine_of(node: Node) -> str:
@@ -81,13 +91,16 @@ def summary(picture: Picture) -> str:
     engine = "agent running" if picture.engine.startswith("the agent") else "no agent"
     names = ", ".join(f"{obj.key} {state(obj)}" for obj in picture.waiting[:3])
     more = f" and {len(picture.waiting) - 3} more" if len(picture.waiting) > 3 else ""
-    return f"{ready}/{len(picture.objects)} ready, {engine}" + (f": {names}{more}" if names else "")
+    told = "".join(f", {type_}" for type_, _ in picture.notices)
+    return f"{ready}/{len(picture.objects)} ready, {engine}{told}" + (f": {names}{more}" if names else "")
 
 
 def screen(picture: Picture) -> Iterator[str]:
     """The lines of the screen."""
     yield f"Node    {picture.root}"
     yield f"Engine  {picture.engine or 'none: nothing restarts, probes or starts by itself; run: reconciler agent'}"
+    for type_, text in picture.notices:
+        yield paint(f"{type_}: {text}", "yellow")
     if not picture.objects:
         yield "Objects none"
         return

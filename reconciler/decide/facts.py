@@ -193,4 +193,28 @@ class PlainFacts:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-Facts = ContainerFacts | SandboxFacts | ImageFacts | SnapshotFacts | VolumeFacts | PlainFacts
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """How full a file system is, and whether it can be written."""
+
+    free_bytes: int
+    bytes: int
+    free_inodes: int
+    inodes: int
+    """0: it has no fixed number of them."""
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """The node itself."""
+
+    obj: Object
+    disk: Disk
+    notice: str = ""
+    """What was lost and came back, while a person should still know; empty: nothing."""
+    fault: Fault | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+Facts = ContainerFacts | SandboxFacts | ImageFacts | SnapshotFacts | VolumeFacts | NodeFacts | PlainFacts

@@ -6,6 +6,7 @@ what an id *is* comes from its files and /proc at each look.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from core.digest import Digest
 from core.runtime.ports import TaskPhase
 from core.runtime.table import RuntimeTable
 from core.snapshots.ports import SnapshotKind, SnapshotMissing, Snapshotter
-from reconciler.decide.facts import SandboxSeen, StopAsked, TaskSeen
+from reconciler.decide.facts import Disk, SandboxSeen, StopAsked, TaskSeen
 from reconciler.engine.exits import Exits
 from reconciler.model.identity import Key, Kind, RuntimeId, spec_hash
 from reconciler.model.kinds.secret import SecretSpec
@@ -200,6 +201,15 @@ class Eyes:
             return ""
         contents = SecretSpec.model_validate(obj.spec).contents()
         return spec_hash({key: value.hex() for key, value in contents.items()})
+
+
+def disk_of(root: Path) -> Disk:
+    """How full the file system of `root` is; raises `OSError`."""
+    seen = os.statvfs(root)
+    size, read_only = seen.f_frsize, bool(seen.f_flag & os.ST_RDONLY)
+    # Of what may be used without being root, as df counts: the rest is nobody's to fill.
+    usable = seen.f_blocks - seen.f_bfree + seen.f_bavail
+    return Disk(seen.f_bavail * size, usable * size, seen.f_favail, seen.f_files, read_only)
 
 
 def _by_name(ids: Iterable[str]) -> dict[str, frozenset[str]]:

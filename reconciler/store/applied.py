@@ -3,20 +3,22 @@
 Rules of this file: a file follows the store, never the other way round while there is a store: `keep_applied` makes
 the files of some keys say what the store says, whoever calls it, however often. It is called after each commit that
 touched them, before that is acknowledged, and when they have gone. What git holds (Sources) and what the engine makes
-itself is not kept here.
+itself is not kept here. A file carries the version of the store's commit, by which a store that lost its newest commits
+is told, and a checksum of all it says.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from binascii import crc32
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from core.errors import AgentError, Invalid
+from core.errors import AgentError, Corrupt, Invalid, OverLimit
 from core.fsio import fsync_dir, locked, make_private, read_bounded, staging, sweep_staging
 from reconciler.model.identity import Key, Kind, checked_name, kind_of
 from reconciler.model.objects import Object, Origin
@@ -36,6 +38,8 @@ class Kept:
     wanted: Wanted
     manager: str
     deleted: float | None = None
+    version: int = field(default=0, compare=False)
+    """The store's version at which it was so; 0: a file of an older program, which says none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +57,10 @@ def set_manager(name: str) -> str:
     return f"{_SET}{name}"
 
 
-def keep_applied(root: Path, store: ObjectStore, keys: Iterable[Key]) -> None:
+def keep_applied(root: Path, store: ObjectStore, keys: Iterable[Key]) -> list[Path]:
     """Make the files under `root`/applied say of `keys` what `store` says: written, or removed. Durable; idempotent.
 
-    Raises `OSError`.
+    Returns the files that were written. Raises `OSError`.
     """
     applied = make_private(root / "applied")
     with locked(applied / ".lock"):
@@ -66,16 +70,23 @@ def keep_applied(root: Path, store: ObjectStore, keys: Iterable[Key]) -> None:
         folders = _folders(applied)
         for folder in folders:
             sweep_staging(folder)
+        newest = store.version()
         for key in keys:
             obj = store.get(key)
             home = None if obj is None else _folder_of(obj.manager)
             name = _file_of(key)
-            if obj is not None and home is not None and not _says(applied / home / name, data := _written(obj)):
-                files[home][name] = data
+            if obj is not None and home is not None and not _says(applied / home / name, obj, newest):
+                files[home][name] = _written(obj)
             stale |= {folder / name for folder in folders if folder.name != home}
         for home, content in files.items():
             _write(make_private(applied / home), content)
         _remove(path for path in stale if path.exists())
+        return [applied / home / name for home, content in files.items() for name in content]
+
+
+def is_kept(obj: Object) -> bool:
+    """Whether there is a file of it: it was applied by hand, in a set or in none."""
+    return _folder_of(obj.manager) is not None
 
 
 def load_applied(root: Path) -> Loaded:
@@ -117,6 +128,21 @@ def refill(store: ObjectStore, kept: Sequence[Kept], *, finalizers: Mapping[Kind
     return lost
 
 
+def catch_up(store: ObjectStore, kept: Sequence[Kept], *, finalizers: Mapping[Kind, str], now: float) -> Sequence[Kept]:
+    """Where `store` has lost its newest commits: give it those that were kept. Returns them; none: it has lost none.
+
+    An object that an earlier commit knows is given the newer spec, whoever managed it then.
+    """
+    newer = [*{one.wanted.key: one for one in kept if one.version > store.version()}.values()]
+    for manager in sorted({one.manager for one in newer}):
+        wanted = [one.wanted for one in newer if one.manager == manager]
+        apply_specs(store, wanted, Manager(manager, take_over=True), finalizers=finalizers)
+    for one in newer:
+        if one.deleted is not None:
+            request_deletion(store, one.wanted.key, now)
+    return newer
+
+
 def _folders(applied: Path) -> Sequence[Path]:
     if not applied.is_dir():
         return []
@@ -138,7 +164,12 @@ def _file_of(key: Key) -> str:
 
 
 def _written(obj: Object) -> bytes:
-    document: dict[str, Any] = {
+    document: dict[str, Any] = {**_said(obj), "version": obj.version}
+    return json.dumps({**document, "sum": _sum(document)}, indent=1).encode() + b"\n"
+
+
+def _said(obj: Object) -> dict[str, Any]:
+    return {
         "kind": obj.kind.value,
         "name": obj.name,
         "labels": dict(obj.labels),
@@ -147,11 +178,26 @@ def _written(obj: Object) -> bytes:
         "origin": None if obj.origin is None else [obj.origin.file, obj.origin.line],
         "deleted": obj.deleted,
     }
-    return json.dumps(document, indent=1).encode() + b"\n"
+
+
+def _sum(document: Mapping[str, Any]) -> int:
+    """CRC-32 over a document without its sum, however its text is laid out."""
+    return crc32(json.dumps(document, sort_keys=True).encode())
+
+
+def _document(path: Path) -> dict[str, Any]:
+    """What a file says, which must be what was written; raises `Corrupt`, `ValueError`, `OSError`."""
+    document = json.loads(read_bounded(path, FILE_LIMIT))
+    if not isinstance(document, dict):
+        raise Corrupt(f"{path} holds no object")
+    found = document.pop("sum", None)
+    if found is not None and found != _sum(document):
+        raise Corrupt(f"{path} is not what was written")
+    return document
 
 
 def _read(path: Path, manager: str) -> Kept:
-    document = json.loads(read_bounded(path, FILE_LIMIT))
+    document = _document(path)
     origin = document["origin"]
     wanted = Wanted(
         Key(kind_of(document["kind"]), checked_name(document["name"])),
@@ -160,15 +206,20 @@ def _read(path: Path, manager: str) -> Kept:
         dict(document["annotations"]),
         None if origin is None else Origin(str(origin[0]), int(origin[1])),
     )
+    if path.name != _file_of(wanted.key):
+        raise Corrupt(f"{path} is about {wanted.key}")
     deleted = document["deleted"]
-    return Kept(wanted, manager, None if deleted is None else float(deleted))
+    return Kept(wanted, manager, None if deleted is None else float(deleted), int(document.get("version", 0)))
 
 
-def _says(path: Path, data: bytes) -> bool:
+def _says(path: Path, obj: Object, newest: int) -> bool:
+    """Whether the file says what the object is, at a version that the store, now at `newest`, has had."""
     try:
-        return path.read_bytes() == data
-    except FileNotFoundError:
+        document = _document(path)
+    except (Corrupt, OverLimit, ValueError, FileNotFoundError):
         return False
+    said = document.pop("version", 0)
+    return isinstance(said, int) and said <= newest and document == json.loads(json.dumps(_said(obj), default=dict))
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

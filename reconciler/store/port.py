@@ -34,6 +34,10 @@ class TooOld(Conflict):
 class StoreCorrupt(Corrupt):
     """The store's file cannot be read as what it should be."""
 
+    def hint(self) -> str:
+        """Say who mends it."""
+        return self.advice or "The agent sets it aside and fills it again when it starts: reconciler agent"
+
 
 class StoreTooNew(Unsupported):
     """The store was written by a newer version of this program."""

@@ -22,7 +22,7 @@ from reconciler.model.objects import Object
 from reconciler.store import sqlite_tables as tables
 from reconciler.store.buffer import Buffer, Told
 from reconciler.store.encoding import Row, decode, decode_all, encode_json, in_order
-from reconciler.store.port import Change, Event, TooOld, Write
+from reconciler.store.port import Change, Event, StoreCorrupt, TooOld, Write
 from reconciler.store.sqlite_connections import Connections, make_store
 
 FLUSH_SECONDS: Final = 0.25
@@ -35,6 +35,8 @@ def open_store(path: Path, *, create: bool, clock: Clock | None = None) -> Sqlit
     The file is 0600 in a 0700 folder. Raises `StoreCorrupt`, `StoreTooNew`, `OSError` and what `commit` raises.
     """
     if not path.exists():
+        if path.with_name(f"{path.name}-wal").exists():  # SQLite would play it into whatever gets the name
+            raise StoreCorrupt(f"{path} is gone and its log is still there")
         if not create:
             return None
         make_store(path)

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Object
 from reconciler.store import writing
 from reconciler.store.buffer import KEPT_EVENTS
 from reconciler.store.encoding import KINDS, Row, decode, encode_json
-from reconciler.store.port import Change, Event, Write
+from reconciler.store.port import Change, Event, StoreCorrupt, Write
+from reconciler.store.sqlite_schema import row_sum
 from reconciler.store.writing import Step, key_of
 
-_OBJECT: Final = """SELECT object.kind, object.name, object.uid, version, generation, object.body, status.body
+_OBJECT: Final = """SELECT object.kind, object.name, object.uid, version, generation, object.body, status.body, sum
                     FROM object LEFT JOIN status ON status.uid = object.uid"""
 _BY_KEY: Final = f"{_OBJECT} WHERE object.kind = ? AND object.name = ?"
 _OF_KIND: Final = f"{_OBJECT} WHERE object.kind = ? ORDER BY object.name"
@@ -30,18 +31,49 @@ _FLOOR: Final = "store.floor"
 
 def one(connection: sqlite3.Connection, key: Key) -> Row | None:
     """The row of `key`."""
-    row: Row | None = connection.execute(_BY_KEY, key).fetchone()
-    return row
+    row = connection.execute(_BY_KEY, key).fetchone()
+    return None if row is None else _whole(row)
 
 
 def all_of(connection: sqlite3.Connection, kind: Kind | None) -> list[Row]:
     """The rows of a kind, or all."""
-    return connection.execute(_ALL).fetchall() if kind is None else connection.execute(_OF_KIND, (kind,)).fetchall()
+    found = connection.execute(_ALL) if kind is None else connection.execute(_OF_KIND, (kind,))
+    return [_whole(row) for row in found.fetchall()]
 
 
 def owned(connection: sqlite3.Connection, owner: Key) -> list[Row]:
     """The rows of the objects that have `owner` among their owners."""
-    return connection.execute(_OWNED, owner).fetchall()
+    return [_whole(row) for row in connection.execute(_OWNED, owner).fetchall()]
+
+
+def _whole(row: tuple[Any, ...]) -> Row:
+    """The row without its sum, which must be that of the rest; raises `StoreCorrupt`."""
+    if not is_whole(row):
+        key = f"{str(row[0]).lower()}/{row[1]}"
+        raise StoreCorrupt(f"the store's row of {key} is damaged: its checksum is not that of its text")
+    return row[:7]
+
+
+def is_whole(row: Sequence[Any]) -> bool:
+    """Whether a row of `rows_as_found` is what was written."""
+    return bool(row[7] == row_sum(*row[:6]))
+
+
+def rows_as_found(connection: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
+    """Every row of an object, with its status and its sum, one by one, unchecked: a damaged file may end early."""
+    yield from connection.execute(_ALL.partition(" ORDER BY ")[0])
+
+
+def restore(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Write whole rows of another store as they are, into an empty one, inside the caller's transaction."""
+    for kind, name, uid, version, generation, body, status in rows:
+        columns = (kind, name, uid, version, generation, body)
+        connection.execute("INSERT INTO object VALUES (?, ?, ?, ?, ?, ?, ?)", (*columns, row_sum(*columns)))
+        if status is not None:
+            connection.execute("INSERT INTO status VALUES (?, ?)", (uid, status))
+        for owner in json.loads(body).get("owners", ()):
+            connection.execute("INSERT INTO owner VALUES (?, ?, ?, ?)", (*owner, kind, name))
+        connection.execute("INSERT INTO change VALUES (?, ?, ?, 0)", (version, kind, name))
 
 
 def plan(connection: sqlite3.Connection, writes: Sequence[Write], now: float) -> Sequence[Step]:
@@ -64,10 +96,8 @@ def carry_out(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
 
 
 def _store(connection: sqlite3.Connection, before: Object | None, after: Object, body: str) -> None:
-    connection.execute(
-        "INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?, ?)",
-        (after.kind.value, after.name, after.uid, after.version, after.generation, body),
-    )
+    columns = (after.kind.value, after.name, after.uid, after.version, after.generation, body)
+    connection.execute("INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?, ?, ?)", (*columns, row_sum(*columns)))
     if before is None and after.status:
         connection.execute("INSERT INTO status VALUES (?, ?)", (after.uid, encode_json(after.status)))
     if after.owners != (frozenset() if before is None else before.owners):
@@ -175,3 +205,8 @@ def metas(connection: sqlite3.Connection, prefix: str) -> dict[str, str]:
 def drop_meta(connection: sqlite3.Connection, name: str) -> None:
     """Keep a word no longer."""
     connection.execute("DELETE FROM meta WHERE name = ?", (name,))
+
+
+def all_owners(connection: sqlite3.Connection) -> set[tuple[str, ...]]:
+    """The table of owners: kind and name of the owner, kind and name of what is owned."""
+    return set(connection.execute("SELECT owner_kind, owner_name, kind, name FROM owner").fetchall())

@@ -16,7 +16,7 @@ from reconciler.model.objects import Object
 from reconciler.store.port import Put, StoreCorrupt, StoreTooNew
 from reconciler.store.sqlite import SqliteStore, open_store
 from reconciler.store.sqlite_connections import in_our_words, make_store
-from reconciler.store.sqlite_schema import STEPS, migrate
+from reconciler.store.sqlite_schema import FORMAT, STEPS, migrate, row_sum
 
 WEB = Key(Kind.CONTAINER, "web")
 
@@ -41,6 +41,13 @@ def sql(path: Path, *statements: str) -> None:
             connection.execute(statement)
 
 
+def sum_again(path: Path) -> None:
+    """As if the program itself had written what the rows say now."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.create_function("row_sum", 6, row_sum)
+        connection.execute("UPDATE object SET sum = row_sum(kind, name, uid, version, generation, body)")
+
+
 def number_of(path: Path) -> int:
     with closing(sqlite3.connect(path)) as connection:
         (number,) = connection.execute("PRAGMA user_version").fetchone()
@@ -62,11 +69,38 @@ def in_child(work: Callable[[], bool]) -> bool:
 
 
 def test_a_store_of_a_newer_program_is_refused_and_left_alone(path: Path) -> None:
-    sql(path, f"PRAGMA user_version = {max(STEPS) + 1}")
+    newer = max(STEPS) + 1
+    sql(path, f"PRAGMA user_version = {newer}", f"UPDATE meta SET value = '{newer}' WHERE name = '{FORMAT}'")
     before = path.read_bytes()
     with pytest.raises(StoreTooNew, match=f"of format {max(STEPS) + 1}, this version knows up to {max(STEPS)}"):
         open_store(path, create=True)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("said", [max(STEPS) + 1, 1 << 24])
+def test_a_format_that_is_said_only_once_is_damage_and_not_the_future(path: Path, said: int) -> None:
+    sql(path, f"PRAGMA user_version = {said}")
+    with pytest.raises(StoreCorrupt, match="and elsewhere that it is not"):
+        open_store(path, create=False)
+
+
+def test_rows_of_the_first_format_get_their_sums(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrate(connection, {1: STEPS[1]})
+        connection.execute("INSERT INTO object VALUES ('Image', 'a', 'u', 1, 1, '{\"spec\":{\"ref\":\"x\"}}')")
+        connection.execute("INSERT INTO change VALUES (1, 'Image', 'a', 0)")
+    store = SqliteStore(path)
+    assert [obj.spec for obj in store.list()] == [{"ref": "x"}]
+    store.close()
+
+
+def test_one_other_letter_in_a_row_is_damage(path: Path, store: SqliteStore) -> None:
+    store.commit([Put(Object(WEB, spec={"image": "busybox"}), 0)])
+    sql(path, "UPDATE object SET body = replace(body, 'busybox', 'busybux')")
+    for read in (store.list, lambda: store.get(WEB), lambda: store.list(Kind.CONTAINER)):
+        with pytest.raises(StoreCorrupt, match=r"container/web is damaged: its checksum"):
+            read()
 
 
 def test_an_older_store_is_brought_up_with_what_it_holds(path: Path, store: SqliteStore) -> None:
@@ -104,6 +138,7 @@ def test_the_steps_are_numbered_without_gaps() -> None:
 def test_a_kind_of_a_newer_program_is_not_hidden(path: Path, store: SqliteStore) -> None:
     store.commit([Put(Object(WEB), 0)])
     sql(path, "UPDATE object SET kind = 'Rollout'")
+    sum_again(path)
     with pytest.raises(StoreTooNew, match="Rollout/web"):
         store.list()
 
@@ -152,6 +187,7 @@ def test_a_row_that_cannot_be_read_is_named(path: Path, store: SqliteStore, body
     store.commit([Put(Object(Key(Kind.IMAGE, "a")), 0), Put(Object(WEB), 0)])
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE object SET body = ? WHERE name = 'web'", (body,))
+    sum_again(path)
     for read in (store.list, lambda: store.get(WEB)):
         with pytest.raises(StoreCorrupt, match="container/web"):
             read()
