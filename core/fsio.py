@@ -109,6 +109,23 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[Lock]:
         lock.release()
 
 
+def lock_folder(path: Path) -> int | None:
+    """An exclusive flock on folder `path` itself, which nobody can remove unlike a file in it; held until it is closed.
+
+    None when somebody else holds it. Raises `OSError`.
+    """
+    fd = os.open(path, _FOLDER)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def make_private(path: Path) -> Path:
     """Make folder `path` (and parents) with mode 0700, and return it."""
     path.mkdir(parents=True, exist_ok=True, mode=0o700)

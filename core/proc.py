@@ -187,3 +187,14 @@ def same_mount_namespace_as_init() -> bool | None:
         return os.readlink("/proc/1/ns/mnt") == os.readlink("/proc/self/ns/mnt")
     except (PermissionError, FileNotFoundError):
         return None
+
+
+def flock_holder(path: str) -> int | None:
+    """The pid that holds an exclusive flock on `path`, as /proc/locks has it; None where it does not say."""
+    seen = os.stat(path)
+    wanted = f"{os.major(seen.st_dev):02x}:{os.minor(seen.st_dev):02x}:{seen.st_ino}"
+    for line in read_small("/proc/locks").decode().splitlines():
+        fields = line.split()
+        if fields[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and fields[5] == wanted:
+            return int(fields[4])
+    return None

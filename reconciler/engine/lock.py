@@ -5,6 +5,9 @@ looks, and for as long as it waits for a one-shot to let go. Both say in JSON wh
 who waits, never proof: only the flock is, which the kernel drops with its process. What a file says counts only while
 it names a live process; a holder wipes it before it lets go.
 
+Whoever has `engine.lock` then takes the root folder itself (flock): an agent with the same `--root` and another
+`--state`, or one that came after somebody removed the lock files, is no second engine either.
+
 Rules of this file: it imports nothing heavy, since the agent takes the lock before all else. A one-shot never takes the
 lock past an agent that waits. An agent goes through `engine.next` always, so that of several one is told by the other.
 """
@@ -22,7 +25,7 @@ from typing import Any, Final
 from core import proc
 from core.clock import Clock, timestamp
 from core.errors import Busy, Unsupported, from_os_error
-from core.fsio import Lock, make_private
+from core.fsio import Lock, lock_folder, make_private
 from reconciler.engine import doorbell
 
 _PAUSE: Final = 0.02
@@ -83,6 +86,8 @@ class EngineLock:
             make_private(state)
         except OSError as error:
             raise from_os_error(error, f"making {state}") from error
+        self._root_fd = -1
+        self._rival: int | None = None
         self._lock = Lock(state / "engine.lock")
         self._next = Lock(state / "engine.next")
 
@@ -98,7 +103,7 @@ class EngineLock:
     def try_take(self) -> bool:
         """For a one-shot: become the engine if nobody is and no agent waits to be. Raises `Denied` and the like."""
         if not self.held and not self.wanted_by_agent():
-            self._grab(self._lock, name=True)
+            self._grab_both()
         return self.held
 
     def wanted_by_agent(self) -> bool:
@@ -126,6 +131,9 @@ class EngineLock:
 
     def release(self) -> None:
         """Let go; harmless when not held. Every child is gone and the doorbell is closed before."""
+        if self._root_fd >= 0:
+            os.close(self._root_fd)
+            self._root_fd = -1
         self._drop(self._lock)
 
     def _first_in_line(self) -> None:
@@ -139,7 +147,7 @@ class EngineLock:
         until = self._clock.monotonic() + PATIENCE
         ring_at = 0.0
         told = False
-        while not self._grab(self._lock, name=True):
+        while not self._grab_both():
             engine = self.holder()
             if engine is None or engine.role is Role.AGENT:
                 self._bear(engine, until)
@@ -158,10 +166,13 @@ class EngineLock:
         if other is None and self._clock.monotonic() < until:
             self._clock.sleep(_PAUSE)
             return
-        name = "a process that does not say who it is" if other is None else str(other)
+        name, held = "a process that does not say who it is" if other is None else str(other), self._lock.path
         stop = "" if other is None else f" (kill {other.process.pid})"
+        if other is None and self._rival is not None:
+            name, held = f"pid {self._rival}, with another --state or without its lock file", self._root
+            stop = f" (kill {self._rival})"
         raise Busy(
-            f"this node's engine is {name}: it holds {self._lock.path}",
+            f"this node's engine is {name}: it holds {held}",
             advice=f"Stop it first{stop}, or give both another --root and another --state.",
         )
 
@@ -173,6 +184,24 @@ class EngineLock:
         except OSError as error:
             lock.release()
             raise from_os_error(error, f"locking {lock.path}") from error
+        return True
+
+    def _grab_both(self) -> bool:
+        """The lock, then the root; neither where one is somebody else's."""
+        self._rival = None
+        if not self._grab(self._lock, name=True):
+            return False
+        try:
+            found = lock_folder(make_private(self._root))
+            if found is None:
+                self._rival = proc.flock_holder(str(self._root))
+        except OSError as error:
+            self._drop(self._lock)
+            raise from_os_error(error, f"locking {self._root}") from error
+        if found is None:
+            self._drop(self._lock)
+            return False
+        self._root_fd = found
         return True
 
     def _drop(self, lock: Lock) -> None:

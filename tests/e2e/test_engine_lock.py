@@ -28,7 +28,7 @@ from reconciler.engine.lock import EngineLock, Role
 state, journal = Path(sys.argv[1]), Path(sys.argv[2])
 heavy = sorted({"apscheduler", "pydantic", "sqlite3", "subprocess", "ruamel"} & sys.modules.keys())
 print("heavy", *heavy, flush=True) if heavy else None
-lock = EngineLock(state, Path("/root"), Role.AGENT, SystemClock())
+lock = EngineLock(state, state / "root", Role.AGENT, SystemClock())
 try:
     lock.take(waiting=lambda holder: print("waits for", holder.process.pid, flush=True))
 except Busy as busy:
@@ -42,7 +42,7 @@ from core.clock import SystemClock
 from reconciler.engine.doorbell import Doorbell
 from reconciler.engine.lock import EngineLock, Role
 state, journal = Path(sys.argv[1]), Path(sys.argv[2])
-lock = EngineLock(state, Path("/root"), Role.APPLY, SystemClock())
+lock = EngineLock(state, state / "root", Role.APPLY, SystemClock())
 def act_until_wanted():
     bell = Doorbell.bind(state)
     while not lock.wanted_by_agent():

@@ -13,8 +13,6 @@ from core.proc import ProcessId
 from reconciler.engine.doorbell import Doorbell
 from reconciler.engine.lock import PATIENCE, EngineLock, Holder, Role, check_mounts
 
-ROOT = Path("/var/lib/reconciler")
-
 
 class Acting(VirtualClock):
     """A clock on which others act while somebody waits: `then` is called at each sleep."""
@@ -29,7 +27,7 @@ class Acting(VirtualClock):
 
 
 def lock(state: Path, role: Role, clock: VirtualClock | None = None) -> EngineLock:
-    return EngineLock(state, ROOT, role, clock or VirtualClock())
+    return EngineLock(state, state / "root", role, clock or VirtualClock())
 
 
 def test_a_free_lock_is_taken_and_says_who_holds_it(tmp_path: Path) -> None:
@@ -38,7 +36,7 @@ def test_a_free_lock_is_taken_and_says_who_holds_it(tmp_path: Path) -> None:
     agent.take()
     holder = agent.holder()
     assert holder is not None
-    assert (holder.process.pid, holder.role, holder.root) == (os.getpid(), Role.AGENT, str(ROOT))
+    assert (holder.process.pid, holder.role, holder.root) == (os.getpid(), Role.AGENT, str(state / "root"))
     assert state.stat().st_mode & 0o777 == 0o700
     agent.release()
     assert agent.holder() is None
@@ -154,3 +152,33 @@ def test_an_engine_in_a_mount_namespace_of_its_own_is_refused_unless_that_is_mea
     check_mounts(private_allowed=True, same=lambda: False)
     check_mounts(private_allowed=False, same=lambda: True)
     check_mounts(private_allowed=False, same=lambda: None)
+
+
+def test_two_engines_of_one_root_exclude_each_other_whatever_their_state(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    first = EngineLock(tmp_path / "a", root, Role.AGENT, VirtualClock())
+    first.take()
+    clock = VirtualClock()
+    second = EngineLock(tmp_path / "b", root, Role.AGENT, clock)
+    with pytest.raises(Busy, match=rf"pid {os.getpid()}, with another --state.*it holds {root}") as told:
+        second.take()
+    assert f"kill {os.getpid()}" in told.value.hint()
+    assert clock.monotonic() < 1002
+    assert not second.held
+    assert (tmp_path / "b" / "engine.lock").read_text() == ""
+    one_shot = EngineLock(tmp_path / "c", root, Role.APPLY, VirtualClock())
+    assert not one_shot.try_take()
+    first.release()
+    assert one_shot.try_take()
+    one_shot.release()
+    second.take()
+    second.release()
+
+
+def test_an_engine_whose_lock_file_was_removed_is_still_the_only_one(tmp_path: Path) -> None:
+    first = lock(tmp_path, Role.AGENT)
+    first.take()
+    (tmp_path / "engine.lock").unlink()
+    with pytest.raises(Busy, match="without its lock file"):
+        lock(tmp_path, Role.AGENT).take()
+    first.release()
