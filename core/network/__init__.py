@@ -1,1 +1,1 @@
-"""Networks of sandboxes (CNI): begins with the sandboxes' own issue."""
+"""Networks of sandboxes: configuration lists and the plugins that carry them out (CNI spec 1.0)."""
