@@ -7,7 +7,6 @@ the engine's lock is taken before that.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +24,7 @@ from reconciler.store import sqlite
 from reconciler.store.port import ObjectStore
 
 if TYPE_CHECKING:
+    from core.notify import Notifier
     from core.runtime.ports import ExecSpec, Shim
     from reconciler.engine.doorbell import Doorbell
     from reconciler.engine.life import Life
@@ -234,15 +234,20 @@ def _finished(store: ObjectStore, life: Life, keys: frozenset[Key], clock: Clock
 
 def run_agent(paths: Paths, config: Configured, *, once: bool, private_mounts: bool) -> int:
     """Be the node's engine until told to stop (TERM, INT); with `once` until nothing is left to do. Returns 0."""
+    import faulthandler
+
+    from core.notify import from_environment
     from reconciler.engine.lock import EngineLock, Role, check_mounts
 
     check_mounts(private_allowed=private_mounts)
+    faulthandler.enable()  # a manager that finds us hanging aborts us: each thread's place is then in its log
     clock = SystemClock()
     told = Told()
+    manager = from_environment()
     lock = EngineLock(paths.state, paths.root, Role.AGENT, clock)
-    lock.take()
+    lock.take(lambda holder: manager.status(f"Waiting until {holder} is done"))
     try:
-        _serve(paths, config(), clock, told, once=once)
+        _serve(paths, config(), clock, told, manager, once=once)
     finally:
         lock.release()
     return 0
@@ -269,12 +274,13 @@ class Told:
             self._read.recv(64)
 
 
-def _serve(paths: Paths, config: Config, clock: Clock, told: Told, *, once: bool) -> None:
+def _serve(paths: Paths, config: Config, clock: Clock, told: Told, manager: Notifier, *, once: bool) -> None:
     from reconciler.assembly import Options, build_life, prepare_store
     from reconciler.engine.doorbell import Doorbell
     from reconciler.engine.scope import Scope
     from reconciler.store.sqlite_recovery import mend
 
+    manager.status("Opening the store")
     fsio.make_private(paths.root)
     mend(paths.store_file, clock)
     store = open_store(paths, create=True)
@@ -284,31 +290,33 @@ def _serve(paths: Paths, config: Config, clock: Clock, told: Told, *, once: bool
     options = Options(Scope(store, None), not once, bell.wait, lambda: told.stop, not once, config)
     life = build_life(paths, store, clock, options)
     try:
+        manager.status("Looking at what is here")
         life.start()
-        notify("READY=1")
+        manager.ready()
         while not told.stop and not (once and _finished(store, life, _all(store), clock)):
-            told.wait(_TICK if once else 3600.0)
-        notify("STOPPING=1")
+            _sign_of_life(life, manager, clock)
+            told.wait(_TICK if once else manager.pause or 3600.0)
+        manager.stopping()
     finally:
         life.stop()
         bell.close()
         store.close()
 
 
+def _sign_of_life(life: Life, manager: Notifier, clock: Clock) -> None:
+    """Tell the manager that we are alive, after a look at the engine; one that hangs is left to be ended by it."""
+    from reconciler.engine.life import ailment
+
+    if found := ailment(life.workers, clock.monotonic()):
+        manager.status(f"Hangs: {found}")
+        return
+    manager.beat()
+    objects, failing = life.engine.tally()
+    manager.status(f"{objects} object{'s' * (objects != 1)}" + (f", {failing} with an error" if failing else ""))
+
+
 def _all(store: ObjectStore) -> frozenset[Key]:
     return frozenset(obj.key for obj in store.list())
-
-
-def notify(state: str) -> None:
-    """Tell a service manager (sd_notify(3)); nothing where there is none."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with (
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out,
-            contextlib.suppress(OSError),
-        ):
-            # The manager may be gone; the agent goes on without it.
-            out.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
 
 
 def check_command(paths: Paths, shim: Shim, id: str, process: ExecSpec) -> None:

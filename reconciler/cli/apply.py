@@ -143,7 +143,7 @@ class _Apply:
 
         self.speak(f"Accepted: {counted(len(proposal.wanted), 'object')}.")
         if not engine_of(self.node):
-            self.speak("no agent on this node: nothing is done until one runs; run: reconciler agent")
+            self.speak("no agent on this node: nothing is done until one runs; run: reconciler agent install")
 
     def _told(self, store: ObjectStore, proposal: Proposal, verdict: Verdict, seconds: float) -> int:
         from reconciler.cli.verdicts import NO_AGENT, exit_code, tell_failures

@@ -18,6 +18,7 @@ from reconciler.model.objects import Object
 
 MOST_ROWS = 20
 REFRESH_SECONDS = 0.5
+NOBODY = "none: nothing restarts, probes or starts by itself; run: reconciler agent install"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def summary(picture: Picture) -> str:
 def screen(picture: Picture) -> Iterator[str]:
     """The lines of the screen."""
     yield f"Node    {picture.root}"
-    yield f"Engine  {picture.engine or 'none: nothing restarts, probes or starts by itself; run: reconciler agent'}"
+    yield f"Engine  {picture.engine or NOBODY}"
     for type_, text in picture.notices:
         yield paint(f"{type_}: {text}", "yellow")
     if not picture.objects:

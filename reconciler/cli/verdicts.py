@@ -21,7 +21,7 @@ DOT: Final = "  ·  "
 NOT_READY: Final = 1
 IN_PROGRESS: Final = 3
 NO_AGENT: Final = (
-    "no agent on this node: nothing will restart, probe or start these after a reboot; run: reconciler agent"
+    "no agent on this node: nothing will restart, probe or start these after a reboot; run: reconciler agent install"
 )
 
 

@@ -115,6 +115,10 @@ class Engine:
         self.queue.add(key)
         self._notify(key)
 
+    def tally(self) -> tuple[int, int]:
+        """How many objects there are, and how many of them have an error."""
+        return len(self.index), len(self._faults)
+
     def failed(self, key: Key, error: Exception) -> None:
         """A look itself went wrong (a fault of the program, or a store that cannot be read): tell it as a fault."""
         _log.error("%s: %s", key, error, exc_info=error)

@@ -17,6 +17,10 @@ class Index:
     def __init__(self) -> None:
         self._seen: dict[Key, tuple[int, frozenset[Key], frozenset[Key]]] = {}
 
+    def __len__(self) -> int:
+        """How many objects there are."""
+        return len(self._seen)
+
     def update(self, obj: Object) -> bool:
         """Take note of an object; False when it is at the version known already (only its status has changed)."""
         known = self._seen.get(obj.key)

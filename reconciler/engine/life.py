@@ -26,7 +26,22 @@ LOGS_SECONDS: Final = 2.0
 DRAIN_SECONDS: Final = (60.0, 3.0)
 """How long each lane's workers may finish what is in hand. A transfer is told to stop; one that hangs on a dead line is
 left: what it staged is nobody's, and swept."""
+STUCK_SECONDS: Final = 600.0
+"""How long no object at all may have been looked at, the images' lane aside. A resync queues every object each 30 s, so
+this means that the timetable, the queue, the store or all workers hang; the longest single step (a large root copied
+to a slow card) is well below."""
 _log: Final = logging.getLogger(__name__)
+
+
+def ailment(lanes: Sequence[Workers], now: float) -> str:
+    """Why an engine with these lanes, the quick one first, hangs at monotonic time `now`; empty while it works.
+
+    Takes no lock: one may be what hangs.
+    """
+    if not all(lane.living() for lane in lanes):
+        return "a worker has ended"
+    quiet = now - lanes[0].finished
+    return f"no object was looked at for {quiet:.0f} s" if quiet > STUCK_SECONDS else ""
 
 
 @dataclass(slots=True)

@@ -37,12 +37,22 @@ class Workers:
         self._failed = failed
         self._backoff = backoff
         self._clock = clock
+        self._finished = clock.monotonic()
         self._threads = [threading.Thread(target=self._run, name=f"worker-{n}", daemon=True) for n in range(count)]
 
     def start(self) -> None:
         """Start the threads; once."""
         for thread in self._threads:
             thread.start()
+
+    @property
+    def finished(self) -> float:
+        """Monotonic time at which a key was last finished, well or not; before the first, that of the making."""
+        return self._finished
+
+    def living(self) -> bool:
+        """Whether every thread runs."""
+        return all(thread.is_alive() for thread in self._threads)
 
     def stop(self, within: float) -> tuple[Key, ...]:
         """Take no more keys and wait up to `within` seconds for those in hand; returns the keys still worked on."""
@@ -59,6 +69,7 @@ class Workers:
                 self.work_on(key)
             finally:
                 self._queue.done(key)
+                self._finished = self._clock.monotonic()
 
     def work_on(self, key: Key) -> None:
         """Work on a key that was taken, and turn what is raised into an outcome and a retry. Raises no `Exception`."""

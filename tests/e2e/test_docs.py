@@ -69,7 +69,10 @@ def test_every_command_has_its_section_with_all_its_options() -> None:
     assert set(sections) == set(COMMANDS)
     for name, entry in COMMANDS.items():
         command = importlib.import_module(f"reconciler.cli.{entry.module}").command
-        for option in (one for one in command.params if isinstance(one, click.Option)):
+        below = list(command.commands.values()) if isinstance(command, click.Group) else []
+        assert [one.name for one in below if f"`{name} {one.name}" not in sections[name]] == []
+        params = [one for part in (command, *below) for one in part.params]
+        for option in (one for one in params if isinstance(one, click.Option)):
             names = [*option.opts, *option.secondary_opts]
             assert any(one in sections[name] for one in names), f"{name}: {names} is not told of"
 
