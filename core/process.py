@@ -76,14 +76,16 @@ class Launcher:
         timeout: float = 60.0,
         cwd: str | None = None,
         limit: int = 1 << 20,
+        env: Mapping[str, str] | None = None,
     ) -> Result:
-        """Run a program to its end; keeps at most `limit` bytes of each output. Raises `TimedOut` (the child's group is
-        killed), `MissingTool`. A non-zero code is the caller's to judge.
+        """Run a program to its end; keeps at most `limit` bytes of each output; `env` goes beside the launcher's own.
+
+        Raises `TimedOut` (the child's group is killed), `MissingTool`. A non-zero code is the caller's to judge.
         """
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             given.write(stdin)
             given.seek(0)
-            child = self.start(argv, stdin=given if stdin else None, stdout=out, stderr=err, cwd=cwd)
+            child = self.start(argv, stdin=given if stdin else None, stdout=out, stderr=err, cwd=cwd, env=env)
             if not _ended(child, timeout):
                 kill_group(child)
                 raise TimedOut(f"{Path(argv[0]).name} did not end within {timeout:g} s")
