@@ -86,6 +86,9 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
     launcher = home.enter()
     boot = proc.boot_id()
     snapshotters = {name: make(paths.snapshots / name, clock, launcher) for name, make in SNAPSHOTTERS.items()}
+    for driver in snapshotters.values():
+        if driver.lost:
+            recovery.say(store, Key(Kind.NODE, node_name(options.config)), "LedgerRebuilt", driver.lost, clock.wall())
     node = Node(
         runtimes=build_table(Ground(paths.state, paths.group, launcher, clock, boot), runtime_specs(options.config)),
         snapshotters=snapshotters,

@@ -1,6 +1,7 @@
 """What drivers share: every snapshot is a folder named by its number, and a line in the ledger.
 
-    <root>/ledger.db, <root>/locks/, <root>/<number>/fs (its files), <root>/<number>/work (overlay's own)
+    <root>/ledger.db, <root>/locks/, <root>/<number>/fs (its files), <root>/<number>/work (overlay's own),
+    <root>/<number>/line.json (its line once more: see `mending`)
 
 Rules of this file. Making: a held staging folder, filled, renamed, then the line. Removing: the line, then the folder.
 So a crash leaves folders without lines, which `sweep` removes once nobody holds them, and never a line without its
@@ -23,7 +24,8 @@ from core import fsio, syscalls
 from core.clock import Clock
 from core.errors import from_os_error
 from core.mounts import MountSpec
-from core.snapshots.ledger import Ledger, Line
+from core.snapshots.ledger import Line
+from core.snapshots.mending import folders, mounted, open_ledger, write_note
 from core.snapshots.ports import SnapshotExists, SnapshotInfo, SnapshotKind, SnapshotMissing, Usage
 
 FILES: Final = "fs"
@@ -57,7 +59,8 @@ class FolderSnapshotter(ABC):
     def __init__(self, root: Path, clock: Clock) -> None:
         self.root = fsio.make_private(root)
         self.locks = fsio.make_private(root / "locks")
-        self.ledger = Ledger(root / "ledger.db")
+        self.ledger, self.lost = open_ledger(root, clock)
+        """`lost`: what of the ledger was lost and came back, in a sentence; empty: nothing."""
         self._root_fd = self.open_root()
         self.clock = clock
 
@@ -107,8 +110,10 @@ class FolderSnapshotter(ABC):
         folder = self.root / str(line.id)
         with self._telling(f"committing {key}"):
             fsio.remove_tree(folder / WORK)
+            now = self.clock.wall()
+            write_note(folder, SnapshotInfo(name, line.info.parent, SnapshotKind.COMMITTED, now))
             syscalls.syncfs(self._root_fd)
-        self.ledger.commit(name, key, self.clock.wall())
+        self.ledger.commit(name, key, now)
 
     def remove(self, key: str) -> None:
         """Drop a snapshot and its files; raises `SnapshotMissing`, `SnapshotInUse`."""
@@ -137,7 +142,7 @@ class FolderSnapshotter(ABC):
         return self.root / str(self.ledger.get(key).id) / FILES
 
     def sweep(self) -> list[str]:
-        """Remove folders without a line that nobody holds, and lines without a folder; returns what was removed.
+        """Remove folders without a line that nobody holds or mounts, and lines without a folder; returns what went.
 
         Raises `AgentError` when something cannot be removed, after all else was.
         """
@@ -146,7 +151,11 @@ class FolderSnapshotter(ABC):
         for line in self.ledger.lines():
             if not (self.root / str(line.id) / FILES).is_dir():
                 removed += self.ledger.drop(line.id)
+        nameless = [number for number in folders(self.root) if not self.ledger.has_number(number)]
+        used = mounted(self.root) if nameless else frozenset()
         for entry in sorted(self.root.iterdir()):
+            if entry.name.isdigit() and (int(entry.name) in used or int(entry.name) not in nameless):
+                continue
             if not entry.name.isdigit() and not entry.name.startswith(fsio.STAGING):
                 continue
             try:
@@ -201,8 +210,9 @@ class FolderSnapshotter(ABC):
                     inherit_root(self.root / str(below.id) / FILES, staged.files)
                 if below is not None and kind is SnapshotKind.ACTIVE:
                     self.settle(staged, [f"{number}/{FILES}" for number in lineage])
+                info = SnapshotInfo(key, parent, kind, self.clock.wall())
+                write_note(staged.path, info)
                 self.publish(staged)
-            info = SnapshotInfo(key, parent, kind, self.clock.wall())
             self.ledger.add(staged.number, info)
         except BaseException:
             self.discard(staged)

@@ -4,13 +4,14 @@ Rules of this file: a snapshot exists when its line does; its files lie in a fol
 never used twice. Lines of committed snapshots are durable when the call returns (`synchronous=FULL`); those of active
 ones and views are void after a reboot and are not waited for (`NORMAL`, which in WAL mode loses a line but never tears
 one). A transaction holds statements only: no file is touched and nothing is waited for inside. One connection a
-thread, none across fork.
+thread, none across fork. Each line has a checksum for `check`: SQLite does not know one letter from another.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
+from binascii import crc32
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ CREATE TABLE IF NOT EXISTS snapshots (
     key TEXT NOT NULL UNIQUE,
     parent INTEGER REFERENCES snapshots (id),
     kind TEXT NOT NULL,
-    created REAL NOT NULL
+    created REAL NOT NULL,
+    sum INTEGER
 );
 CREATE INDEX IF NOT EXISTS by_parent ON snapshots (parent);
 CREATE TABLE IF NOT EXISTS numbers (next INTEGER NOT NULL);
@@ -46,6 +48,9 @@ WITH RECURSIVE down (id, depth) AS (
 _COLUMNS: Final = "s.id, s.key, p.key, s.kind, s.created FROM snapshots s LEFT JOIN snapshots p ON p.id = s.parent"
 
 
+_SUM: Final = "line_sum(id, key, parent, kind, created)"
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One snapshot and the number that names its folder."""
@@ -62,7 +67,29 @@ class Ledger:
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         with _telling(self._path):
-            self._connection().executescript(_SCHEMA)
+            connection = self._connection()
+            connection.executescript(_SCHEMA)
+            if "sum" not in {column[1] for column in connection.execute("PRAGMA table_info(snapshots)")}:
+                connection.execute("ALTER TABLE snapshots ADD COLUMN sum INTEGER")
+                connection.execute(f"UPDATE snapshots SET sum = {_SUM}")
+
+    def check(self) -> None:
+        """Read all of it; raises `Corrupt` for what is not what was written. Milliseconds for each megabyte."""
+        with _telling(self._path):
+            faults = [fault for (fault,) in self._connection().execute("PRAGMA quick_check(5)")]
+            if faults != ["ok"]:
+                raise Corrupt(f"the snapshot ledger {self._path}: {'; '.join(faults)}")
+            wrong = self._connection().execute(f"SELECT id FROM snapshots WHERE sum IS NOT {_SUM}").fetchall()
+            next_ = self._connection().execute("SELECT next FROM numbers").fetchall()
+        if wrong:
+            raise Corrupt(f"the snapshot ledger {self._path}: line {wrong[0][0]} is not what was written")
+        if len(next_) != 1 or not isinstance(next_[0][0], int):
+            raise Corrupt(f"the snapshot ledger {self._path}: it does not know its next number")
+
+    def skip_to(self, number: int) -> None:
+        """Give no number below `number` from now on: folders have them."""
+        with self._writing(durable=False) as connection:
+            connection.execute("UPDATE numbers SET next = ? WHERE next < ?", (number, number))
 
     def close(self) -> None:
         """Close every thread's connection; the ledger is of no use afterwards."""
@@ -132,6 +159,7 @@ class Ledger:
                     "UPDATE snapshots SET key = ?, kind = 'committed', created = ? WHERE key = ? AND kind = 'active'",
                     (name, created, key),
                 ).rowcount
+                connection.execute(f"UPDATE snapshots SET sum = {_SUM} WHERE key = ?", (name,))
             except sqlite3.IntegrityError:
                 raise SnapshotExists(f"there is a snapshot {name} already") from None
             if not changed:
@@ -157,6 +185,7 @@ class Ledger:
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
             connection = sqlite3.connect(self._path, timeout=10.0, isolation_level=None, check_same_thread=False)
+            connection.create_function("line_sum", 5, _line_sum, deterministic=True)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA foreign_keys = ON")
             self._local.connection = connection
@@ -187,12 +216,15 @@ def _insert(connection: sqlite3.Connection, number: int, info: SnapshotInfo) -> 
         if row is None:
             raise SnapshotMissing(f"there is no committed snapshot {info.parent}")
         (parent,) = row
+    columns = (number, info.key, parent, info.kind.value, float(info.created))
     try:
-        connection.execute(
-            "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?)", (number, info.key, parent, info.kind, info.created)
-        )
+        connection.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?)", (*columns, _line_sum(*columns)))
     except sqlite3.IntegrityError:
         raise SnapshotExists(f"there is a snapshot {info.key} already") from None
+
+
+def _line_sum(*columns: object) -> int:
+    return crc32("\0".join(map(str, columns)).encode("utf-8", "surrogatepass"))
 
 
 def _line(row: tuple[int, str, str | None, str, float]) -> Line:
@@ -213,6 +245,7 @@ def _telling(path: Path) -> Iterator[None]:
             "SQLITE_CORRUPT": Corrupt,
             "SQLITE_NOTADB": Corrupt,
         }
-        name = getattr(error, "sqlite_errorname", "")
+        # Without a code it is Python that cannot read a text.
+        name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
         kind = next((kind for prefix, kind in kinds.items() if name.startswith(prefix)), Failed)
         raise kind(f"the snapshot ledger {path}: {error}") from error

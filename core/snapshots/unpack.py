@@ -25,6 +25,7 @@ from core.layers import Budgets, Compression
 from core.process import Launcher
 from core.snapshots.driver import FILES, WORK, FolderSnapshotter, inherit_root
 from core.snapshots.job import Done, Fault, Job, Redo
+from core.snapshots.mending import write_note
 from core.snapshots.pool import Worker
 from core.snapshots.ports import SnapshotInfo, SnapshotKind
 from core.snapshots.rooted import Beneath
@@ -268,20 +269,19 @@ class ImageUnpack:
     def _commit(self) -> None:
         if not self._staged:
             return
-        for staged in self._staged.values():
+        now = self._driver.clock.wall()
+        names = (None, *self._chain.names)
+        lines: list[tuple[int, SnapshotInfo]] = []
+        for index, staged in sorted(self._staged.items()):
             fsio.remove_tree(staged.path / WORK)
+            info = SnapshotInfo(self._chain.names[index], names[index], SnapshotKind.COMMITTED, now)
+            write_note(staged.path, info)
+            lines.append((staged.number, info))
         syscalls.syncfs(self._root_fd)
         for staged in self._staged.values():
             self._driver.publish(staged)
         fsio.fsync_dir(self._driver.root)
-        now = self._driver.clock.wall()
-        names = (None, *self._chain.names)
-        self._driver.ledger.add_committed(
-            [
-                (staged.number, SnapshotInfo(self._chain.names[index], names[index], SnapshotKind.COMMITTED, now))
-                for index, staged in sorted(self._staged.items())
-            ]
-        )
+        self._driver.ledger.add_committed(lines)
         while self._staged:
             self._staged.popitem()[1].release()
 

@@ -52,7 +52,7 @@ class ImageController:
         """What the record says, and whether it is still true on disk."""
         record = obj.record
         driver, chain = str(record.get("driver", "")), str(record.get("chain", ""))
-        unpacked = bool(chain) and self._eyes.committed(driver, chain) and self._eyes.held(record.get("blobs", ()))
+        unpacked = bool(chain) and self._eyes.committed(driver, chain) and self._eyes.held(record)
         name = Key(Kind.SNAPSHOT, snapshot_name(driver, chain))
         snapshot = self._eyes.store.get(name) if chain else None
         owned = self._eyes.store.owned(obj.key) if unpacked else ()

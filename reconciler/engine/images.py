@@ -140,7 +140,7 @@ class ImageHands:
                 record.get("wish", {}).get("ref") == action.ref
                 and record.get("wish", {}).get("platform") == action.platform
             )
-            if same and self._eyes.held(record["blobs"]):
+            if same and self._eyes.held(record):
                 target = record["target"]
                 return Descriptor(target["mediaType"], Digest.parse(target["digest"]), target["size"])
         if action.local_only:

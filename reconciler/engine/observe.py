@@ -186,9 +186,15 @@ class Eyes:
             name = snapshotter.stat(name).parent
         return total
 
-    def held(self, blobs: Iterable[str]) -> bool:
-        """Whether all these blobs are in the content store."""
-        return all(self.node.content.size(Digest.parse(blob)) is not None for blob in blobs)
+    def held(self, record: Mapping[str, Any]) -> bool:
+        """Whether all blobs of an image's record are in the content store, of the sizes that it names."""
+        named = [*record.get("layers", ()), *([record["target"]] if "target" in record else ())]
+        sizes = {str(one["digest"]): int(one["size"]) for one in named}
+        for blob in record.get("blobs", ()):
+            found = self.node.content.size(Digest.parse(blob))
+            if found is None or found != sizes.get(blob, found):
+                return False
+        return True
 
     def has_logs(self, name: str) -> bool:
         """Whether a container has a folder of logs."""

@@ -53,7 +53,7 @@ def fill(paths: Paths, store: ObjectStore, now: float, node: Key) -> None:
     if damage is not None or back:
         _tell(store, node, _rebuilt(damage, back, new), damage, now)
     elif written:
-        _say(store, node, "AppliedRewritten", _rewritten(paths.root, written), now)
+        say(store, node, "AppliedRewritten", _rewritten(paths.root, written), now)
     if new:
         store.set_meta(_FILLED, paths.instance)
     if damage is not None:
@@ -101,9 +101,10 @@ def _tell(store: ObjectStore, node: Key, message: str, damage: Damage | None, no
     aside = "" if damage is None else damage.aside
     at = timestamp(now)
     store.set_meta(NOTICE, json.dumps({"at": now, "aside": aside, "message": f"{at}: {message}"}))
-    _say(store, node, REASON, message, now)
+    say(store, node, REASON, message, now)
 
 
-def _say(store: ObjectStore, node: Key, reason: str, message: str, now: float) -> None:
+def say(store: ObjectStore, node: Key, reason: str, message: str, now: float) -> None:
+    """Tell a person of a loss: a line in the log, an event of the node."""
     _log.warning("%s: %s", reason, message)
     store.add_event(Event(0, node, "Warning", reason, message, now, now))
