@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from reconciler.model.identity import Key
-from reconciler.sources.documents import Manifest, read_manifest
+from reconciler.sources.documents import Manifest
 from reconciler.sources.faults import Fault
 from reconciler.sources.files import Files, ManifestFile, gather, gather_tree
-from reconciler.sources.manifests import read_documents
+from reconciler.sources.parsed import Parsed, ReadFile, read_file
 from reconciler.sources.substitution import Variables
 
 
@@ -31,13 +31,16 @@ def load(paths: Sequence[str], variables: Variables) -> Loaded:
     return _load(gather(paths), variables)
 
 
-def load_tree(tree: Files, inside: str, variables: Variables) -> Loaded:
-    """Read all manifests of `tree` below `inside` ("": all of it). Never raises for what files hold."""
-    return _load(gather_tree(tree, inside), variables)
+def load_tree(tree: Files, inside: str, variables: Variables, parsed: Parsed | None = None) -> Loaded:
+    """Read all manifests of `tree` below `inside` ("": all of it). Never raises for what files hold.
+
+    `parsed` spares what it has read before.
+    """
+    return _load(gather_tree(tree, inside), variables, read_file if parsed is None else parsed.read)
 
 
-def _load(files: Iterable[ManifestFile | Fault], variables: Variables) -> Loaded:
-    loading = _Loading(variables)
+def _load(files: Iterable[ManifestFile | Fault], variables: Variables, read: ReadFile = read_file) -> Loaded:
+    loading = _Loading(variables, read)
     for found in files:
         if isinstance(found, Fault):
             loading.faults.append(found)
@@ -49,23 +52,22 @@ def _load(files: Iterable[ManifestFile | Fault], variables: Variables) -> Loaded
 class _Loading:
     """What was read so far; `first` says where each object was defined first."""
 
-    def __init__(self, variables: Variables) -> None:
+    def __init__(self, variables: Variables, read: ReadFile) -> None:
         self.variables = variables
+        self.read_file = read
         self.manifests: list[Manifest] = []
         self.faults: list[Fault] = []
         self.first: dict[Key, str] = {}
 
     def read(self, source: ManifestFile) -> None:
         """Take in one file."""
-        documents, faults = read_documents(source.data, source.shown)
-        for document in documents:
-            reading = read_manifest(document, source, self.variables)
+        found = self.read_file(source, self.variables)
+        for (line, column), reading in found.readings:
             self.faults.extend(reading.faults)
-            line, column = document.root.mark
             place = f"{source.shown}:{line}"
             if reading.key is not None and (first := self.first.setdefault(reading.key, place)) != place:
                 message = f"{reading.key} is defined in {first} too"
                 self.faults.append(Fault(source.shown, line, column, "", message, "keep one of the two"))
             elif reading.manifest is not None:
                 self.manifests.append(reading.manifest)
-        self.faults.extend(faults)
+        self.faults.extend(found.faults)
