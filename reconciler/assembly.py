@@ -32,7 +32,7 @@ from reconciler.controllers.others import (
     SnapshotController,
     VolumeController,
 )
-from reconciler.engine import recovery
+from reconciler.engine import recovery, telling
 from reconciler.engine.backoff import Backoff
 from reconciler.engine.cgroup_home import CgroupHome
 from reconciler.engine.controller import register
@@ -112,8 +112,9 @@ def _assemble(
     home: CgroupHome,
     unpackers: Mapping[str, Callable[[], Unpacker]],
 ) -> Life:
-    lanes = WorkQueue(clock, options.scope.accepts), WorkQueue(clock, options.scope.accepts)
+    lanes = WorkQueue(clock, options.scope.accepts), WorkQueue(clock, options.scope.accepts, "slow")
     queue = Lanes(*lanes, (Kind.IMAGE,), clock)
+    telling.watch(store, queue, paths.root)
     exits = Exits(queue.add, node.boot)
     eyes = Eyes(store, node, exits)
     index = Index()

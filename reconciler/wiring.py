@@ -7,6 +7,7 @@ the engine's lock is taken before that.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from core import fsio
+from core import fsio, telemetry
 from core.clock import Clock, SystemClock
 from core.errors import NotFound
 from reconciler.decide.summary import settled, stalled
@@ -38,6 +39,7 @@ __all__ = [
     "ask",
     "check_command",
     "converge",
+    "listen",
     "open_store",
     "resolve_paths",
     "run_agent",
@@ -283,6 +285,7 @@ def _serve(paths: Paths, config: Config, clock: Clock, told: Told, manager: Noti
     manager.status("Opening the store")
     fsio.make_private(paths.root)
     mend(paths.store_file, clock)
+    listen(paths, config, clock)
     store = open_store(paths, create=True)
     assert store is not None
     prepare_store(paths, store, clock, config)
@@ -300,6 +303,7 @@ def _serve(paths: Paths, config: Config, clock: Clock, told: Told, manager: Noti
     finally:
         life.stop()
         bell.close()
+        telemetry.shutdown()
         store.close()
 
 
@@ -313,6 +317,21 @@ def _sign_of_life(life: Life, manager: Notifier, clock: Clock) -> None:
     manager.beat()
     objects, failing = life.engine.tally()
     manager.status(f"{objects} object{'s' * (objects != 1)}" + (f", {failing} with an error" if failing else ""))
+
+
+def listen(paths: Paths, config: Config, clock: Clock) -> None:
+    """Turn telemetry on if the environment or the configuration asks for it; whoever calls it ends it."""
+    from reconciler import __version__
+
+    telemetry.configure(
+        os.environ,
+        clock,
+        endpoint=config.telemetry.endpoint,
+        interval=config.telemetry.interval,
+        service_version=__version__,
+        service_instance_id=paths.instance,
+        host_name=socket.gethostname(),
+    )
 
 
 def _all(store: ObjectStore) -> frozenset[Key]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
-from core import fsio, syscalls
+from core import fsio, syscalls, telemetry
 from core.digest import Digest, chain_id
 from core.errors import Corrupt, Failed, Invalid, OverLimit, from_os_error
 from core.layers import Budgets, Compression
@@ -118,6 +118,7 @@ class ImageUnpack:
         self._done: dict[int, Done] = {}
         self._redo: dict[int, str] = {}
         self._next = len(below)
+        self._above = telemetry.current()
         self._stopped = False
         self._workers = list(workers)
         self._idle: SimpleQueue[Worker] = SimpleQueue()
@@ -212,7 +213,8 @@ class ImageUnpack:
             return
         worker = self._idle.get()
         try:
-            answer = worker.do(self._job(index, beneath, lower))
+            with telemetry.span("image.unpack_layer", parent=self._above, layer=str(self._chain.diff_ids[index])):
+                answer = worker.do(self._job(index, beneath, lower))
         finally:
             self._idle.put(worker)
         match answer:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Final
 
-from core import fsio
+from core import fsio, telemetry
 from core.clock import Clock
 from core.content.ingest import WrongBytes
 from core.content.store import Span
@@ -158,6 +158,7 @@ class _Transfer:
         self._store = span.store
         self._clock = clock
         self._cancelled = cancelled
+        self._above = telemetry.current()
         self._failed = threading.Event()
         self._applied = 0
 
@@ -267,9 +268,9 @@ class _Transfer:
             if writer is not None:
                 if is_layer:
                     self.progress.layer(digest, LayerState.FETCHING)
-                fetched = Incoming(
-                    self._remote, descriptor, writer, self._clock, self._check_stop, self.progress
-                ).bring()
+                coming = Incoming(self._remote, descriptor, writer, self._clock, self._check_stop, self.progress)
+                with telemetry.span("image.fetch_layer", parent=self._above, layer=str(digest), size=descriptor.size):
+                    fetched = coming.bring()
         if is_layer:
             self.progress.layer(digest, LayerState.HELD)
         return fetched

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from core import telemetry
 from core.errors import Conflict, Denied
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.options import DURATION
@@ -51,9 +52,11 @@ def command(node: Node, /, paths: tuple[str, ...], set_name: str, prune: bool, t
       reconciler apply -f - < web.yaml
     """
     from reconciler.cli.proposal import Request
+    from reconciler.cli.tracing import traced
 
     request = Request(paths, set_name, prune, take_over, tuple(node.config().runtimes))
-    return _Apply(node, request, how).run()
+    with traced(node, "apply"):
+        return _Apply(node, request, how).run()
 
 
 class _Apply:
@@ -99,6 +102,7 @@ class _Apply:
 
         paths = self.node.paths
         self._wait_for_the_old(store, proposal)
+        telemetry.note(objects=len(proposal.wanted), manager=self.request.manager.name)
         applied = apply_specs(
             store,
             [Wanted(obj.key, obj.spec, obj.labels, obj.annotations, obj.origin) for obj in proposal.wanted],

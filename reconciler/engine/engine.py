@@ -12,21 +12,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
+from core import telemetry
 from core.clock import Clock
 from core.errors import AgentError, Failed, Retry, from_os_error
 from core.retrying import delay
+from core.signals import error_word
+from core.telemetry import Span
 from reconciler.decide.facts import Facts, Now
 from reconciler.decide.outcomes import look_again, outcome_of, performable
 from reconciler.decide.references import references
 from reconciler.decide.summary import LOOK_AGAIN, is_true, summarise
+from reconciler.engine import telling
 from reconciler.engine.backoff import Convergence
 from reconciler.engine.controller import Controller
 from reconciler.engine.index import Index
 from reconciler.engine.lanes import Lanes
+from reconciler.engine.telling import Stories
 from reconciler.model.actions import Action, DeleteTask, Disown, EnsureOwned, Plan, Release
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Object
-from reconciler.model.outcome import Blocked, Fault, Outcome, RetryAfter, fault_of
+from reconciler.model.outcome import Blocked, Fault, Outcome, RetryAfter, Settled, fault_of
 from reconciler.store.port import Event, ObjectStore
 
 _log: Final = logging.getLogger(__name__)
@@ -58,6 +63,7 @@ class Engine:
         self._clock = clock
         self.index = index
         self._faults: dict[Key, Fault] = {}
+        self._stories = Stories()
         self._convergence = Convergence()
 
     def now(self) -> Now:
@@ -90,22 +96,35 @@ class Engine:
         controller = self._controllers.get(key.kind)
         if obj is None or controller is None:
             self._forget(key)
+            self._stories.ends(key)
             return
+        began = self._clock.monotonic()
+        with self._stories.look(obj) as look:
+            word = self._work(obj, controller, look)
+        telemetry.measure(
+            "reconciler.reconcile.duration", self._clock.monotonic() - began, kind=key.kind.value, outcome=word
+        )
+
+    def _work(self, obj: Object, controller: Controller, look: Span) -> str:
+        """Look, plan, and perform or settle; returns the outcome's name, `Performed` when something was done."""
+        key = obj.key
         fault = self._fault(obj)
         facts = controller.facts(obj, fault)
+        look.mark("observed")
         now = self.now()
         plan = controller.plan(facts, now)
+        look.mark("planned")
         if plan.converged:
             self._forget(key)
             fault = None
         todo = performable(plan, fault, now)
         if not todo:
-            self._settle(obj, controller, facts, plan, outcome_of(plan, fault, now))
-            return
+            look.drop()
+            return self._settle(obj, controller, facts, plan, outcome_of(plan, fault, now))
         step = _step(facts, plan)
         if self._convergence.stuck(key, step):
-            self._settle(obj, controller, facts, plan, _stuck(plan))
-            return
+            return self._settle(obj, controller, facts, plan, _stuck(plan))
+        self._stories.goes_on(obj, look)
         if any(action.phase in _SLOW for action in todo):
             self._settle(obj, controller, facts, plan, RetryAfter("Progressing", f"{todo[0].phase}"))
         self._perform(obj, todo)
@@ -114,6 +133,8 @@ class Engine:
             self.index.update(after)
         self.queue.add(key)
         self._notify(key)
+        look.note(outcome="Performed")
+        return "Performed"
 
     def tally(self) -> tuple[int, int]:
         """How many objects there are, and how many of them have an error."""
@@ -150,7 +171,7 @@ class Engine:
         inputs = self._inputs(obj)
         for action in todo:
             try:
-                self._hands.perform(action)
+                self._act(obj, action)
             except AgentError as error:
                 self._failure(obj, inputs, action.phase, repr(action), error)
                 return
@@ -161,6 +182,19 @@ class Engine:
             fault = self._faults.get(obj.key)
             if fault is not None and fault.phase == action.phase:
                 del self._faults[obj.key]
+
+    def _act(self, obj: Object, action: Action) -> None:
+        began, error = self._clock.monotonic(), {}
+        try:
+            with telling.acting(action):
+                self._hands.perform(action)
+                telling.count_done(obj, action)
+        except (AgentError, OSError) as fault:
+            error = {"error": error_word(fault)}
+            raise
+        finally:
+            took = self._clock.monotonic() - began
+            telemetry.measure("reconciler.action.duration", took, action=telling.name_of(action), **error)
 
     def _wake_touched(self, action: Action) -> None:
         """Look at once at the objects that an action wrote; the store's watcher would tell of them a moment later."""
@@ -186,6 +220,8 @@ class Engine:
         until = self._clock.monotonic() + pause
         fault = fault_of(error, phase, action, failures=failures, until=until, inputs=inputs)
         self._faults[obj.key] = fault
+        telemetry.note(error=error.category.value)
+        telemetry.count("reconciler.retries", kind=obj.kind.value, phase=phase, error=error.category.value)
         if pause:
             self.store.add_event(self._event(obj.key, "Warning", fault.reason, fault.message))
         return fault
@@ -194,7 +230,8 @@ class Engine:
         wall = self._clock.wall()
         return Event(0, key, type_, reason, message, wall, wall)
 
-    def _settle(self, obj: Object, controller: Controller, facts: Facts, plan: Plan, outcome: Outcome) -> None:
+    def _settle(self, obj: Object, controller: Controller, facts: Facts, plan: Plan, outcome: Outcome) -> str:
+        """Write the status, see to the next look, and return the outcome's name."""
         now = self.now()
         fault = self._faults.get(obj.key)
         status = summarise(obj, outcome, fault, controller.detail(facts, plan), now)
@@ -205,6 +242,9 @@ class Engine:
             self.store.set_status(obj.key, obj.uid, status)
             if _matters(status, obj.status):
                 self._notify(obj.key)
+        if isinstance(outcome, Settled):
+            self._stories.ends(obj.key)
+        return type(outcome).__name__
 
     def _notify(self, key: Key) -> None:
         for other in self.index.concerned(key):

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from core import telemetry
 from core.clock import Clock
 from core.digest import Digest
 from core.errors import Invalid, NotFound
@@ -161,6 +162,10 @@ class ImageHands:
         return Credentials(data["username"].decode(), data["password"].decode())
 
     def _remember(self, action: PullImage, image: PulledImage) -> None:
+        size = sum(layer.size for layer in image.layers)
+        telemetry.note(digest=str(image.target.digest), layers=len(image.layers), size=size)
+        telemetry.note(fetched=image.bytes_fetched, host=image.pulled_from)
+        telemetry.count("reconciler.transfer.fetched", image.bytes_fetched, host=image.pulled_from)
         record = {
             "wish": {"ref": action.ref, "platform": action.platform, "driver": action.driver},
             "driver": action.driver,
@@ -173,7 +178,7 @@ class ImageHands:
                 "size": image.target.size,
             },
             "platform": image.platform,
-            "size": sum(layer.size for layer in image.layers),
+            "size": size,
             "layers": [
                 {"digest": str(layer.digest), "size": layer.size, "state": LayerState.APPLIED.value}
                 for layer in image.layers

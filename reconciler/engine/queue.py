@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from typing import Final
 
+from core import telemetry
 from core.clock import Clock
 from reconciler.engine.delays import Delays
 from reconciler.model.identity import Key
@@ -47,10 +48,15 @@ def _everything(_: Key) -> bool:
 
 
 class WorkQueue:
-    """First in, first out, any number of threads. `accepts` says which keys may enter (a one-shot's scope)."""
+    """First in, first out, any number of threads. `accepts` says which keys may enter (a one-shot's scope).
 
-    def __init__(self, clock: Clock, accepts: Callable[[Key], bool] = _everything) -> None:
+    `lane` is what telemetry calls it.
+    """
+
+    def __init__(self, clock: Clock, accepts: Callable[[Key], bool] = _everything, lane: str = "quick") -> None:
         self._clock = clock
+        self._lane = lane
+        self._since: dict[Key, float] = {}
         self._accepts = accepts
         self._slots: dict[Key, Slot] = {}
         self._ready: deque[Key] = deque()
@@ -121,6 +127,10 @@ class WorkQueue:
         with self._changed:
             return tuple(key for key, slot in self._slots.items() if slot in (Slot.ACTIVE, Slot.REDO))
 
+    def depth(self) -> int:
+        """How many keys wait for a worker."""
+        return len(self._ready)
+
     def next_due(self) -> float | None:
         """Seconds until the first delayed key is due (0: it is); None when none is delayed."""
         with self._changed:
@@ -140,6 +150,7 @@ class WorkQueue:
                 key = self._ready.popleft()
                 self._slots[key] = ON_TAKE[self._slots[key]]
                 self._delays.drop(key)
+                self._tell(key)
                 return key
             if left is not None and left <= 0:
                 return None
@@ -171,3 +182,9 @@ class WorkQueue:
         if after is Slot.QUEUED and before is not Slot.QUEUED:
             self._ready.append(key)
             self._changed.notify()
+            if telemetry.is_on():
+                self._since[key] = self._clock.monotonic()
+
+    def _tell(self, key: Key) -> None:
+        if (since := self._since.pop(key, None)) is not None:
+            telemetry.measure("reconciler.queue.latency", self._clock.monotonic() - since, lane=self._lane)

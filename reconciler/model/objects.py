@@ -63,6 +63,8 @@ class Object:
     deleted: float | None = None
     """When deletion was asked for (seconds since 1970): the object is being torn down. None: it is wanted."""
     origin: Origin | None = None
+    trace: str = ""
+    """The traceparent (W3C) of who asked for the spec as it is; the work on it goes on from there. "": nobody did."""
 
     @property
     def kind(self) -> Kind:

@@ -50,6 +50,7 @@ def encode(obj: Object, *, created: float, deleted: float | None) -> str:
         "created": created,
         "deleted": deleted,
         "origin": None if obj.origin is None else _place(obj.origin),
+        "trace": obj.trace,
     }
     return _ENCODER.encode({name: value for name, value in body.items() if value or value == 0})
 
@@ -85,6 +86,7 @@ def assemble(beside: Beside, body: Mapping[str, Any], status: Mapping[str, Any])
             body.get("created", 0.0),
             body.get("deleted"),
             Origin(*origin) if origin else None,
+            body.get("trace", ""),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StoreCorrupt(f"the store's row of {beside.key} cannot be read: {error}") from error

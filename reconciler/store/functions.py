@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
+from core import telemetry
 from core.errors import Busy, Denied, NotFound
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import ORPHAN, Object, Origin, may_vanish
@@ -169,6 +170,7 @@ def _applied(want: Wanted, found: Object | None, manager: Manager, finalizers: M
             labels=want.labels,
             annotations=want.annotations,
             origin=_origin(want, base),
+            trace=base.trace if found is not None and _says_the_same(want, base) else telemetry.current(),
             manager=manager.name,
             finalizers=base.finalizers if own is None else base.finalizers | {own},
         ),
@@ -181,8 +183,11 @@ def _origin(want: Wanted, base: Object) -> Origin | None:
     old, new = base.origin, want.origin
     if old is None or new is None or not old.revision or replace(old, revision=new.revision) != new:
         return new
-    same = (base.spec, base.labels, base.annotations) == (want.spec, want.labels, want.annotations)
-    return old if same else new
+    return old if _says_the_same(want, base) else new
+
+
+def _says_the_same(want: Wanted, base: Object) -> bool:
+    return (base.spec, base.labels, base.annotations) == (want.spec, want.labels, want.annotations)
 
 
 def _told(found: Mapping[Key, Object | None], after: Sequence[Object]) -> Applied:
@@ -214,17 +219,19 @@ def create_owned(store: ObjectStore, owner: Object, made: Object) -> Object:
             if obj is not None and obj.deleted is not None:
                 raise BeingDeleted(obj.key)
         # The first write changes nothing: it guards that the owner is still wanted when the second is done.
-        return store.commit([Put(holder, holder.version), _owned(made, found, owner.key)])[1]
+        return store.commit([Put(holder, holder.version), _owned(made, found, holder)])[1]
 
     return _redo(attempt)
 
 
-def _owned(made: Object, found: Object | None, owner: Key) -> Put:
+def _owned(made: Object, found: Object | None, owner: Object) -> Put:
+    trace = owner.trace or telemetry.current()
     if found is None:
-        return Put(replace(made, owners=made.owners | {owner}, manager=ENGINE), 0)
-    owned = replace(found, owners=found.owners | {owner}, finalizers=found.finalizers | made.finalizers)
+        return Put(replace(made, owners=made.owners | {owner.key}, manager=ENGINE, trace=trace), 0)
+    owned = replace(found, owners=found.owners | {owner.key}, finalizers=found.finalizers | made.finalizers)
     if found.manager == ENGINE:
-        owned = replace(owned, spec=made.spec, labels=made.labels, annotations=made.annotations)
+        trace = found.trace if found.spec == made.spec else trace
+        owned = replace(owned, spec=made.spec, labels=made.labels, annotations=made.annotations, trace=trace)
     return Put(owned, found.version)
 
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from core import telemetry
 from core.clock import Clock, SystemClock
 from core.errors import AgentError, Failed
 from reconciler.model.identity import Key, Kind
@@ -106,12 +107,13 @@ class SqliteStore:
 
     def commit(self, writes: Sequence[Write]) -> Sequence[Object]:
         """All writes or none, durable. Raises `WriteConflict` and the rest that the port names."""
-        job, waiting = _Job(writes), self._statuses()
+        job, waiting, began = _Job(writes), self._statuses(), self._clock.monotonic()
         with self._shared.lock:
             self._shared.jobs.append(job)
         with self._turn():
             if not job.done:
                 self._commit_waiting()
+        telemetry.measure("reconciler.store.commit.duration", self._clock.monotonic() - began)
         if job.error is not None:
             raise job.error
         return [_with_newest(obj, waiting) for obj in job.results]

@@ -110,15 +110,26 @@ class Collector:
         """The resource of every request about spans."""
         return [_plain(of.resource.attributes) for message in self._of("/v1/traces") for of in message.resource_spans]
 
-    def metrics(self) -> Mapping[str, Any]:
-        """The newest of each metric, as a protobuf message, by name."""
-        return {
-            metric.name: metric
+    def _metrics(self) -> Iterator[Any]:
+        return (
+            metric
             for message in self._of("/v1/metrics")
             for resource in message.resource_metrics
             for scope in resource.scope_metrics
             for metric in scope.metrics
-        }
+        )
+
+    def metrics(self) -> Mapping[str, Any]:
+        """The newest of each metric, as a protobuf message, by name."""
+        return {metric.name: metric for metric in self._metrics()}
+
+    def most(self) -> Mapping[str, float]:
+        """The highest sum over the points of each metric that any process told."""
+        found: dict[str, float] = {}
+        for metric in self._metrics():
+            total = sum(value for _, value in points(metric))
+            found[metric.name] = max(total, found.get(metric.name, total))
+        return found
 
     def await_spans(self, enough: Callable[[list[Got]], Any], what: str, seconds: float = 20.0) -> list[Got]:
         """The spans once they satisfy `enough`; fails the test after `seconds`."""
