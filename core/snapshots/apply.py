@@ -23,9 +23,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from core import tar
 from core.errors import AgentError, Invalid, NoSpace, OverLimit, Unsupported, from_os_error
 from core.fsio import clear_folder
-from core.snapshots import tar
 from core.snapshots.rooted import OPEN_FOLDER, Beneath, Folder, NeedsParent, Root
 
 OPAQUE: Final = "trusted.overlay.opaque"

@@ -20,8 +20,8 @@ from core.snapshots.apply import Allowance, apply_layer
 from core.snapshots.job import Done, Fault, Job, Redo, answer_line
 from core.snapshots.overlay_mount import overlay_mount
 from core.snapshots.rooted import OPEN_FOLDER, NeedsParent
-from core.snapshots.stream import LayerStream
-from core.snapshots.tar import TarReader
+from core.stream import LayerStream
+from core.tar import TarReader
 
 
 def main() -> None:

@@ -90,7 +90,7 @@ def parse_document(data: bytes, declared: str) -> Manifest | Index:
     declared = declared.partition(";")[0].strip().lower()
     if declared.startswith(_SCHEMA1):
         raise _schema1()
-    document = _object(_load(data), "the manifest", _MANIFEST_KEYS)
+    document = _object(load(data), "the manifest", _MANIFEST_KEYS)
     if document.get("schemaVersion") == 1 or "fsLayers" in document or "signatures" in document:
         raise _schema1()
     if document.get("schemaVersion") != 2:
@@ -176,7 +176,7 @@ def parse_config(data: bytes, layers: int) -> tuple[ImageConfig, tuple[Digest, .
 
     Raises `Invalid`, `OverLimit`.
     """
-    document = _object(_load(data), "the image config", _CONFIG_KEYS)
+    document = _object(load(data), "the image config", _CONFIG_KEYS)
     rootfs = _object(document.get("rootfs"), "rootfs", frozenset({"type", "diff_ids"}))
     if rootfs.get("type") != "layers":
         raise Invalid(f"rootfs.type is {str(rootfs.get('type'))[:40]!r}; it must be 'layers'")
@@ -244,7 +244,8 @@ def _descriptor(value: object, where: str) -> Descriptor:
     return Descriptor(media_type, Digest.parse(fields.get("digest")), size)
 
 
-def _load(data: bytes) -> object:
+def load(data: bytes) -> object:
+    """The JSON in `data`, no key twice; raises `Invalid`, `OverLimit`, `Ambiguous`."""
     if len(data) > MAX_DOCUMENT:
         raise OverLimit(f"the document has {len(data)} bytes; at most {MAX_DOCUMENT} are read")
     try:

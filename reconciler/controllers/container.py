@@ -71,7 +71,7 @@ class ContainerController:
         obj = self._eyes.store.get(key)
         if obj is None:
             return None
-        wish = image_wish(obj.spec, self._eyes.node.platform)
+        wish = image_wish(obj.spec, self._eyes.node.platform, self._eyes.archive(obj.spec), obj.record)
         ready = bool(obj.record.get("chain")) and obj.record.get("wish") == wish and obj.deleted is None
         record = obj.record if ready else {}
         return ImageSeen(key, ready, record, obj.owners, _trouble(obj), stalled(obj), obj.deleted is not None)

@@ -61,6 +61,7 @@ class ImageController:
         return ImageFacts(
             obj=obj,
             default_platform=self._eyes.node.platform,
+            archive=self._eyes.archive(obj.spec),
             unpacked=unpacked,
             has_snapshot_object=snapshot is not None and obj.key in snapshot.owners and snapshot.deleted is None,
             snapshot_going=snapshot is not None and snapshot.deleted is not None,
@@ -81,7 +82,8 @@ class ImageController:
         """What it is: digest, platform, layers; or how far the fetching is."""
         assert isinstance(facts, ImageFacts)
         record = facts.obj.record
-        ready = facts.unpacked and record.get("wish") == image_wish(facts.obj.spec, facts.default_platform)
+        wish = image_wish(facts.obj.spec, facts.default_platform, facts.archive, record)
+        ready = facts.unpacked and record.get("wish") == wish
         if not ready:
             return Detail(False, "NotPulled", "not pulled and unpacked yet", dict(facts.progress))
         names = ("digest", "mediaType", "platform", "size", "layers", "pulledFrom", "bytesFetched")

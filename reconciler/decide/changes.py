@@ -21,7 +21,7 @@ from reconciler.decide.references import image_key, references, sandbox_key, sec
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Object, Origin
 
-WHICH_BYTES: Final = ("ref", "platform", "snapshotter")
+WHICH_BYTES: Final = ("ref", "archive", "platform", "snapshotter")
 """The fields of an Image that decide what its containers run."""
 
 
@@ -174,7 +174,7 @@ class _Look:
             image = image_key(obj.spec)
             named = image in self.wanted or obj.spec["image"] == image.name
             return 0 if named or _is_held(self.stored.get(image)) else None
-        if obj.kind is not Kind.IMAGE or obj.spec.get("pullPolicy") == "Never":
+        if obj.kind is not Kind.IMAGE or obj.spec.get("pullPolicy") == "Never" or "archive" in obj.spec:
             return 0
         wish = (_normal(obj.spec["ref"]), obj.spec.get("platform"))
         held = (one for key, one in self.stored.items() if key.kind is Kind.IMAGE and _is_held(one))

@@ -140,6 +140,8 @@ class ImageFacts:
 
     obj: Object
     default_platform: str
+    archive: str = ""
+    """Of an image out of an archive: its path, `|`, and what tells its bytes from others ("": it is not there)."""
     unpacked: bool = False
     """Whether the chain in the record is a committed snapshot and its blobs are held."""
     has_snapshot_object: bool = False

@@ -46,13 +46,24 @@ def snapshot_name(driver: str, chain: str) -> str:
     return f"{driver}-{chain.partition(':')[2][:12]}"
 
 
-def image_wish(spec: Mapping[str, Any], default_platform: str) -> dict[str, str]:
-    """What of an image's stored spec decides which bytes it is: recorded with the result, and compared with it."""
-    return {
+def image_wish(
+    spec: Mapping[str, Any], default_platform: str, archive: str = "", record: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """What of an image's stored spec decides which bytes it is: recorded with the result, and compared with it.
+
+    `archive`: its path, `|`, and what tells its bytes from others; nothing after the `|` where it is not there now:
+    then the image that came from that path, as `record` has it, stays what is wished.
+    """
+    wish = {
         "ref": str(spec["ref"]),
         "platform": str(spec.get("platform") or default_platform),
         "driver": str(spec.get("snapshotter", "overlayfs")),
     }
+    if archive:
+        known = str((record or {}).get("wish", {}).get("archive", ""))
+        gone = archive.endswith("|") and known.startswith(archive)
+        wish["archive"] = known if gone else archive
+    return wish
 
 
 def plan_image(facts: ImageFacts, spec: ImageSpec) -> Plan:
@@ -63,14 +74,15 @@ def plan_image(facts: ImageFacts, spec: ImageSpec) -> Plan:
         return Plan((), held) if held else _image_teardown(facts)
     if record.get("chain") and facts.unpacked and not (facts.has_snapshot_object or facts.snapshot_going):
         return Plan((EnsureOwned(key, snapshot_of(record)),))  # before it becomes another: files never lack a name
-    wish = image_wish(facts.obj.spec, facts.default_platform)
+    wish = image_wish(facts.obj.spec, facts.default_platform, facts.archive, record)
     secret = spec.credentials.secret if spec.credentials is not None else ""
     if record.get("wish") != wish or not facts.unpacked:
         if facts.secret_missing:
             return Plan(
                 (), (Await("SecretMissing", f"secret/{secret} is not there", None, True, f"Apply Secret {secret}."),)
             )
-        pull = PullImage(key, wish["ref"], wish["platform"], wish["driver"], secret, spec.pull_policy == "Never")
+        local, archive = spec.pull_policy == "Never", wish.get("archive", "")
+        pull = PullImage(key, wish["ref"], wish["platform"], wish["driver"], secret, local, archive)
         return Plan((pull,), (), "pull" if not record else "changed")
     if facts.snapshot_going:
         return Plan((), (Await("SnapshotGoing", "the object that names its snapshot is being removed", _POLL),))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from core import telemetry
@@ -12,7 +13,8 @@ from core.digest import Digest
 from core.errors import Invalid, NotFound
 from core.snapshots.ports import SnapshotInUse, SnapshotKind
 from core.transfer import platform, reference
-from core.transfer.ports import Descriptor, LayerState, PulledImage, Unpacker
+from core.transfer.platform import Platform
+from core.transfer.ports import Descriptor, LayerState, PulledImage, Remote, Unpacker
 from reconciler.engine.observe import Eyes
 from reconciler.model.actions import ForgetImage, PullImage, RemoveChain
 from reconciler.model.identity import Key, Kind
@@ -110,8 +112,7 @@ class ImageHands:
 
     def pull(self, action: PullImage) -> None:
         """Fetch, verify, unpack; then remember durably what it is. Raises what `core.transfer.pull` raises."""
-        from core.transfer.pull import Held, pull
-        from core.transfer.registry import Registry
+        from core.transfer.pull import pull
 
         wanted = platform.parse(action.platform)
         unpacker = self._unpackers.get(action.driver)
@@ -124,14 +125,30 @@ class ImageHands:
         common: dict[str, Any] = {"clock": self._clock, "unpacker": unpacker(), "progress": telling}
         try:
             with self._eyes.node.content.span() as span:
-                if (held := self._held(action)) is not None:
-                    image = pull(Held(held, action.ref, "content"), wanted, span=span, cancelled=unwanted, **common)
-                else:
-                    with Registry(reference.parse(action.ref), self._login(action), self._clock) as remote:
-                        image = pull(remote, wanted, span=span, cancelled=unwanted, **common)
+                with self._remote(action, wanted) as remote:
+                    image = pull(remote, wanted, span=span, cancelled=unwanted, **common)
                 self._remember(action, image)
         finally:
             self._eyes.note_progress(action.key, {})
+
+    @contextlib.contextmanager
+    def _remote(self, action: PullImage, wanted: Platform) -> Iterator[Remote]:
+        """Where the image comes from: its archive, what is held already, or its registry."""
+        from core.transfer.pull import Held
+
+        if action.archive:
+            from core.transfer.archive import Archive
+
+            path = Path(action.archive.rpartition("|")[0])
+            with Archive(path, reference.parse(action.ref), wanted, self._eyes.node.content.folder) as archive:
+                yield archive
+        elif (held := self._held(action)) is not None:
+            yield Held(held, action.ref, "content")
+        else:
+            from core.transfer.registry import Registry
+
+            with Registry(reference.parse(action.ref), self._login(action), self._clock) as registry:
+                yield registry
 
     def _held(self, action: PullImage) -> Descriptor | None:
         """What the reference was resolved to, by this image or another, when all of it is held."""
@@ -167,7 +184,8 @@ class ImageHands:
         telemetry.note(fetched=image.bytes_fetched, host=image.pulled_from)
         telemetry.count("reconciler.transfer.fetched", image.bytes_fetched, host=image.pulled_from)
         record = {
-            "wish": {"ref": action.ref, "platform": action.platform, "driver": action.driver},
+            "wish": {"ref": action.ref, "platform": action.platform, "driver": action.driver}
+            | ({"archive": action.archive} if action.archive else {}),
             "driver": action.driver,
             "chain": image.chain,
             "digest": str(image.target.digest),

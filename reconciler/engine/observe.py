@@ -7,6 +7,7 @@ what an id *is* comes from its files and /proc at each look.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,6 +196,21 @@ class Eyes:
             if found is None or found != sizes.get(blob, found):
                 return False
         return True
+
+    def archive(self, spec: Mapping[str, Any]) -> str:
+        """Of an image out of an archive: its path, `|`, and size and time of its bytes (nothing: it is not there).
+
+        Of a folder it is the index that tells: every other file in it has its digest for a name.
+        """
+        path = str(spec.get("archive") or "")
+        if not path:
+            return ""
+        try:
+            seen = os.stat(path)
+            seen = os.stat(os.path.join(path, "index.json")) if stat.S_ISDIR(seen.st_mode) else seen
+        except OSError:
+            return f"{path}|"
+        return f"{path}|{seen.st_size}-{seen.st_mtime_ns}"
 
     def has_logs(self, name: str) -> bool:
         """Whether a container has a folder of logs."""

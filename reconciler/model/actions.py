@@ -54,7 +54,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class PullImage:
-    """Fetch, verify and unpack an image, and remember what it is."""
+    """Fetch (from a registry or an archive), verify and unpack an image, and remember what it is."""
 
     phase: ClassVar[str] = "fetching"
     key: Key
@@ -64,6 +64,8 @@ class PullImage:
     secret: str
     """The name of the Secret with the login, or ""."""
     local_only: bool = False
+    archive: str = ""
+    """Where it comes from instead of a registry: an archive's path, `|`, and what tells its bytes from others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ the wrong type). The spec is kept as it was written: no default is filled in.
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,7 +18,7 @@ from reconciler.model.kinds.later import LATER_KINDS, MADE_BY_THE_AGENT
 from reconciler.model.objects import Origin
 from reconciler.model.problems import Problem, excerpt, mappings_in, quoted, shown
 from reconciler.sources.faults import Fault
-from reconciler.sources.files import ManifestFile, Unreadable, read_beside
+from reconciler.sources.files import ManifestFile, Unreadable, path_beside, read_beside
 from reconciler.sources.nodes import Document, Mark, Node, Path
 from reconciler.sources.substitution import MOST_PUT_IN, Variables, substitute
 
@@ -196,11 +197,20 @@ class _Steps:
             self._problem(Problem(path, f"{self._echo(node)} means different things to YAML readers", advice))
 
     def _with_files(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """The spec with the content of its `file` mounts in it."""
+        """The spec with the content of its `file` mounts in it, and with the whole path of its archive."""
+        if not os.path.isabs(spec.get("archive", "/")):
+            return {**spec, "archive": self._archive(spec["archive"])}
         mounts = spec.get("mounts", [])
         if not any("file" in mount for mount in mounts):
             return spec
         return {**spec, "mounts": [self._mount(i, mount) for i, mount in enumerate(mounts)]}
+
+    def _archive(self, path: str) -> str:
+        try:
+            return path_beside(self.source, path)
+        except Unreadable as error:
+            self._problem(Problem(("spec", "archive"), f"{excerpt(path)} {error.message}", error.advice))
+            return path
 
     def _mount(self, i: int, mount: dict[str, Any]) -> dict[str, Any]:
         if "file" not in mount:

@@ -106,6 +106,26 @@ def read_beside(manifest: ManifestFile, path: str) -> bytes:
     return _read_beneath(manifest.base, inside)[0]
 
 
+def path_beside(manifest: ManifestFile, path: str) -> str:
+    """The absolute path of the file or folder at `path`, relative to `manifest`, no link in it; raises `Unreadable`."""
+    if not manifest.base or manifest.tree is not None:
+        where = "its source lies" if manifest.base else "stdin lies"
+        raise Unreadable(f"is a relative path, but {where} in no folder of this node", "write an absolute path")
+    inside = os.path.join(os.path.dirname(manifest.inside), path)
+    try:
+        folder = os.open(manifest.base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = openat2(folder, inside, os.O_PATH, resolve=RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+        finally:
+            os.close(folder)
+        try:
+            return os.readlink(f"/proc/self/fd/{fd}")
+        finally:
+            os.close(fd)
+    except (OSError, ValueError) as error:
+        raise _unreadable(error) from None
+
+
 def _read_in_tree(tree: Files, path: str) -> bytes:
     """The file at `path`, within the whole tree: a revision is one thing, wherever in it the source begins."""
     whole = posixpath.normpath(path)

@@ -24,8 +24,8 @@ TOP: Final = Path(__file__).resolve().parents[2]
 DOCS: Final = TOP / "docs"
 PAGES: Final = sorted([TOP / "README.md", TOP / "CHANGELOG.md", *DOCS.rglob("*.md")])
 DECISIONS: Final = sorted((DOCS / "decisions").glob("*.md"))
-FILES: Final = ("shop.conf",)
-"""Files that the examples mount."""
+FILES: Final = ("shop.conf", "images/web.tar")
+"""Files that the examples name."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -35,7 +35,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 EXAMPLES: Final = [
     (page.name, number, block)
-    for page in (TOP / "README.md", DOCS / "manifests.md")
+    for page in (TOP / "README.md", DOCS / "manifests.md", DOCS / "images.md")
     for number, block in enumerate(blocks(page, "yaml"))
 ]
 
@@ -43,6 +43,7 @@ EXAMPLES: Final = [
 @pytest.mark.parametrize(("page", "number", "block"), EXAMPLES, ids=[f"{page}-{n}" for page, n, _ in EXAMPLES])
 def test_every_example_is_a_manifest_that_apply_takes(page: str, number: int, block: str, tmp_path: Path) -> None:
     for name in FILES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("# an example\n")
     (tmp_path / "example.yaml").write_text(block)
     node = Node(leftovers.Place(tmp_path / "node"))

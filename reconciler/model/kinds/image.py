@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from reconciler.model.kinds.base import SecretReference, Spec
-from reconciler.model.kinds.texts import ImageReference, PlatformText
+from reconciler.model.kinds.texts import ArchivePath, ImageReference, PlatformText
 
 
 class ImageUpdate(Spec):
@@ -17,9 +17,10 @@ class ImageUpdate(Spec):
 
 
 class ImageSpec(Spec):
-    """An image to hold, unpacked. `platform` None: the node's."""
+    """An image to hold, unpacked. `archive`: where it comes from instead of a registry; `platform` None: the node's."""
 
     ref: ImageReference
+    archive: ArchivePath | None = None
     platform: PlatformText | None = None
     pull_policy: Literal["IfNotPresent", "Never"] = Field("IfNotPresent", alias="pullPolicy")
     update: ImageUpdate = ImageUpdate.model_construct()

@@ -14,7 +14,7 @@ LATER_KINDS: Final = ("Source", "Rollout")
 MADE_BY_THE_AGENT: Final = ("Snapshot", "Node", "Revision", "Event")
 
 LATER_FIELDS: Final[Mapping[Kind, frozenset[str]]] = {
-    Kind.IMAGE: frozenset({"archive", "update.range", "update.interval", "verify"}),
+    Kind.IMAGE: frozenset({"update.range", "update.interval", "verify"}),
     Kind.SANDBOX: frozenset({"network.network", "network.ports", "vm"}),
     Kind.CONTAINER: frozenset({"network.network", "network.ports", "mounts[].image", "probes", "security.devices"}),
     Kind.VOLUME: frozenset({"size"}),

@@ -73,6 +73,16 @@ def parse_relative(value: object) -> str:
     return text
 
 
+def parse_archive(value: object) -> str:
+    """An absolute path, or one relative to the manifest's file, which is made absolute when the manifest is read."""
+    text = text_of(value)
+    if text.startswith("/"):
+        return parse_absolute(text)
+    if not text or len(text) > _LONGEST_PATH or "\n" in text or "\0" in text:
+        raise Wrong("is not a path", "write a path relative to this file, such as images/web.tar, or an absolute one")
+    return text
+
+
 def parse_reference(value: object) -> str:
     """An image reference, as written; see `core.transfer.reference`."""
     text = text_of(value)
@@ -142,6 +152,7 @@ Name = Annotated[str, *read_by(parse_name, _NAME_SCHEMA)]
 AbsolutePath = Annotated[str, *read_by(parse_absolute, {"pattern": "^/"})]
 MountPath = Annotated[str, *read_by(parse_mount_path, {"pattern": "^/."})]
 RelativePath = Annotated[str, *read_by(parse_relative, {"pattern": "^[^/]"})]
+ArchivePath = Annotated[str, *read_by(parse_archive, {"examples": ["images/web.tar"]})]
 ImageReference = Annotated[str, *read_by(parse_reference, {"examples": ["registry.local:5000/web:1.2"]})]
 PlatformText = Annotated[str, *read_by(parse_platform, {"examples": ["linux/arm64/v8"]})]
 ImageNameOrReference = Annotated[str, *read_by(parse_image, {"examples": ["web", "docker.io/library/nginx:1.27"]})]

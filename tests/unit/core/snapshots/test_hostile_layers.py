@@ -275,7 +275,7 @@ def test_folders_made_on_the_way_count_as_inodes(ground: Ground) -> None:
 
 
 def test_a_layer_that_swells_a_thousandfold_is_refused(tmp_path: Path) -> None:
-    from core.snapshots.stream import LayerStream
+    from core.stream import LayerStream
 
     class Zeros(io.RawIOBase):
         """A megabyte that claims to have been a kilobyte."""

@@ -81,6 +81,18 @@ def test_what_decides_its_bytes_has_it_pulled_anew(change: dict[str, str]) -> No
     assert kinds(planned(image(change))) == [PullImage]
 
 
+def test_an_archive_is_read_anew_when_it_changed_and_not_when_it_is_gone() -> None:
+    facts = image({"archive": "/srv/web.tar"})
+    wish = facts.obj.record["wish"] | {"archive": "/srv/web.tar|7-1"}
+    known = replace(facts, obj=replace(facts.obj, record={**facts.obj.record, "wish": wish}))
+    assert planned(replace(known, archive="/srv/web.tar|7-1")).converged
+    assert planned(replace(known, archive="/srv/web.tar|")).converged
+    (pull,) = planned(replace(known, archive="/srv/web.tar|7-2")).actions
+    assert pull == PullImage(IMAGE, REF, "linux/amd64", "overlayfs", "", False, "/srv/web.tar|7-2")
+    assert kinds(planned(replace(known, archive="/srv/other.tar|"))) == [PullImage]
+    assert kinds(planned(replace(facts, archive="/srv/web.tar|7-1"))) == [PullImage]
+
+
 def test_what_is_not_whole_any_more_is_pulled_again() -> None:
     assert kinds(planned(image(unpacked=False))) == [PullImage]
 

@@ -147,7 +147,6 @@ def test_a_key_in_both_forms_of_a_secret_is_refused() -> None:
 
 
 LATER: list[tuple[Kind, dict[str, Any], str]] = [
-    (Kind.IMAGE, {"archive": "x.tar"}, "spec.archive"),
     (Kind.IMAGE, {"pullPolicy": "Always"}, "spec.pullPolicy"),
     (Kind.IMAGE, {"update": {"policy": "Digest"}}, "spec.update.policy"),
     (Kind.IMAGE, {"update": {"policy": "SemVer"}}, "spec.update.policy"),

@@ -183,3 +183,26 @@ def test_a_person_may_not_write_the_content_of_a_file_mount(folder: Path) -> Non
     assert faults("demo") == [
         "demo/web.yaml:10:7: spec.mounts[0].fileContent: is written by the agent; give the content by file: PATH"
     ]
+
+
+def with_archive(path: str) -> str:
+    return f"apiVersion: reconciler/v1\nkind: Image\nmetadata: {{name: web}}\nspec:\n  ref: web:1\n  archive: {path}\n"
+
+
+def test_an_archive_beside_a_manifest_is_named_by_its_whole_path(folder: Path) -> None:
+    (folder / "edge" / "images").mkdir(parents=True)
+    (folder / "edge" / "images" / "web.tar").write_bytes(b"")
+    (folder / "edge" / "web.yaml").write_text(with_archive("images/web.tar"))
+    for given in ("demo", "demo/edge/web.yaml"):
+        found = load([given], VARIABLES)
+        assert found.faults == ()
+        assert found.manifests[0].spec["archive"] == str(folder.resolve() / "edge/images/web.tar")
+    (folder / "edge" / "web.yaml").write_text(with_archive("/srv/web.tar"))
+    assert load(["demo"], VARIABLES).manifests[0].spec["archive"] == "/srv/web.tar"
+
+
+def test_an_archive_leads_nowhere_outside_and_is_there(folder: Path) -> None:
+    for path, words in (("../secret.txt", "leads out of the folder given"), ("nope.tar", "does not exist")):
+        (folder / "web.yaml").write_text(with_archive(path))
+        (fault,) = faults("demo")
+        assert fault.startswith(f"demo/web.yaml:6:12: spec.archive: {path} {words}")

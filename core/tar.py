@@ -69,10 +69,16 @@ class Member:
 
 
 class TarReader:
-    """Yields members in order. `fill(view)` puts up to `len(view)` bytes into `view` and says how many."""
+    """Yields members in order. `fill(view)` puts up to `len(view)` bytes into `view` and says how many.
 
-    def __init__(self, fill: Callable[[memoryview], int]) -> None:
+    Where the bytes lie in a file, `skip(count)` moves on past so many of them, and bodies that nobody asks for are not
+    read; who gives it compares `position` with the file's size, since what is skipped may not be there.
+    """
+
+    def __init__(self, fill: Callable[[memoryview], int], skip: Callable[[int], object] | None = None) -> None:
         self._fill = fill
+        self._skip = skip
+        self._taken = 0
         self._view = memoryview(bytearray(BUFFER))
         self._at = 0
         self._end = 0
@@ -118,6 +124,11 @@ class TarReader:
         self._body -= self._at - start
         return self._view[start : self._at]
 
+    @property
+    def position(self) -> int:
+        """How many bytes of the archive come before the next one: after `next`, where the member's body begins."""
+        return self._taken - (self._end - self._at)
+
     def drain(self) -> None:
         """Read what follows the end of the archive, so that it is hashed too."""
         while self._refill():
@@ -128,9 +139,16 @@ class TarReader:
         while filled < BUFFER and (count := self._fill(self._view[filled:])):
             filled += count
         self._at, self._end = 0, filled
+        self._taken += filled
         return filled
 
     def _skip_body(self) -> None:
+        beyond = self._body + self._padding - (self._end - self._at)
+        if self._skip is not None and beyond > 0:
+            self._skip(beyond)
+            self._taken += beyond
+            self._at = self._end = self._body = self._padding = 0
+            return
         while self._body:
             self.piece()
         rest, self._padding = self._padding, 0
