@@ -5,8 +5,20 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from reconciler.model.identity import instance_of
+
+IN_ROOT: Final = (
+    *("store.db*", "applied", "content", "snapshots", "volumes", "logs", "attempts", "sources", "networks"),
+    ".staging-*",
+)
+"""The names directly in `root` that are ours, as patterns of fnmatch: what an uninstall removes, and nothing else."""
+IN_STATE: Final = (
+    *("engine.*", "doorbell", "bundles", "exits", "netns", "sandboxes", "attempts", "sockets", "networks"),
+    *("runc", "crun", "oci-*", "vm", "wasm", "shim", "requests", ".staging-*"),
+)
+"""The same for `state`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from reconciler.store.port import ObjectStore
 if TYPE_CHECKING:
     from core.notify import Notifier
     from core.runtime.ports import ExecSpec, Shim
+    from core.runtime.table import RuntimeTable
     from reconciler.engine.doorbell import Doorbell
     from reconciler.engine.life import Life
     from reconciler.engine.lock import EngineLock
@@ -367,9 +368,6 @@ def user_in(paths: Paths, id: str, text: str) -> str:
 
 def runtime_of(paths: Paths, store: ObjectStore, name: str) -> tuple[Shim, str]:
     """The driver and the id of the running task of a container; raises `NotFound`."""
-    from core import proc
-    from core.process import Launcher
-    from core.runtime.drivers import Ground, build_table
     from reconciler.decide.attempts import Memory
 
     obj = store.get(Key(Kind.CONTAINER, name))
@@ -377,5 +375,13 @@ def runtime_of(paths: Paths, store: ObjectStore, name: str) -> tuple[Shim, str]:
     if memory.current is None:
         raise NotFound(f"container/{name} has never run", advice=f"See why: reconciler describe container {name}")
     id = (memory.previous or memory.current).id(name)
-    ground = Ground(paths.state, paths.group, Launcher(), SystemClock(), proc.boot_id())
-    return build_table(ground).shim(id), id
+    return runtimes_of(paths).shim(id), id
+
+
+def runtimes_of(paths: Paths) -> RuntimeTable:
+    """The node's runtimes as they are driven without an engine: for what is there already."""
+    from core import proc
+    from core.process import Launcher
+    from core.runtime.drivers import Ground, build_table
+
+    return build_table(Ground(paths.state, paths.group, Launcher(), SystemClock(), proc.boot_id()))

@@ -54,3 +54,25 @@ def install(node: Node, only_print: bool, dry_run: bool, timeout: float) -> int:
     if only_print:
         return made.show()
     return made.plan() if dry_run else made.run(timeout)
+
+
+@command.command("uninstall")
+@click.option("--keep-volumes", is_flag=True, help="Keep the folder of volumes.")
+@click.option("--yes", is_flag=True, help="Remove volumes that hold data.")
+@click.option("--timeout", type=DURATION, default=300.0, metavar="5m", help="Give up waiting after this long [5m].")
+@pass_node
+def uninstall(node: Node, keep_volumes: bool, yes: bool, timeout: float) -> int:
+    """Stop the service, delete everything on this node, and remove its folders.
+
+    Nothing is left but the configuration in /etc/reconciler, which nobody but you wrote. Where volumes hold data it
+    wants to be told: --yes or --keep-volumes. It can be run again when something could not be removed.
+    Exit code 0: gone; 1: refused, or what is left is stalled; 3: not in time.
+
+    \b
+    Examples:
+      reconciler agent uninstall --keep-volumes
+      reconciler agent uninstall --yes
+    """
+    from reconciler.cli.uninstall import Uninstall
+
+    return Uninstall(node, keep_volumes=keep_volumes).run(yes=yes, timeout=timeout)

@@ -55,3 +55,28 @@ def test_a_second_agent_is_told_of_the_first(node: Node) -> None:
     done = node.cli("agent", timeout=20)
     assert done.returncode == 1
     assert done.stderr.startswith("error: busy: this node's engine is the agent with pid ")
+
+
+def test_a_node_without_a_service_is_uninstalled_as_well(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "volumes.yaml").write_text(VOLUMES)
+    agent = node.spawn("agent")
+    assert until(lambda: "agent running" in node.cli("status", "--oneline").stdout)
+    assert node.cli("apply", "-f", tmp_path).returncode == 0
+
+    busy = node.cli("agent", "uninstall", "--yes")
+    assert busy.returncode == 1
+    assert f"(kill {agent.pid}), and uninstall then." in busy.stderr
+    node.stop()
+
+    (node.root / "volumes/a/file").write_text("precious")
+    asked = node.cli("agent", "uninstall")
+    assert asked.returncode == 1
+    assert "there is data in 1 volume (a): nothing was removed" in asked.stderr
+    assert (node.root / "store.db").exists()
+
+    done = node.cli("agent", "uninstall", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "Deleted: 2 objects.\n" in done.stdout
+    assert not node.root.exists()
+    assert not node.state.exists()
+    assert f"nothing is in {node.root}" in node.cli("agent", "uninstall").stdout

@@ -1,6 +1,7 @@
 """The agent as a service: a real systemd runs it from the unit that `agent install` writes."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -176,7 +177,8 @@ def test_an_agent_that_cannot_start_is_told_of_with_its_own_words(home: Home) ->
     )
     assert done.returncode == 1
     assert "error: failed: the agent does not start: not supported: the store is of format 99, " in done.stderr
-    assert "journalctl -u reconciler-" in done.stderr
+    (unit,) = re.findall(r"journalctl -u (reconciler-\w+[.]service)", done.stderr)
+    home.machine.must("systemctl", "disable", "--now", unit)
 
 
 def test_after_a_reboot_everything_runs_that_ran_before(home: Home, registry: Registry) -> None:
@@ -185,3 +187,71 @@ def test_after_a_reboot_everything_runs_that_ran_before(home: Home, registry: Re
     home.agent()
     home.ready("one", "two")
     assert home.process("one")[0] > 0
+
+
+def test_uninstalling_wants_to_be_told_what_becomes_of_data(home: Home) -> None:
+    keeps = home.container("keeps", command=["sh", "-c", "echo precious > /d/file; sleep 100000"])
+    keeps["spec"]["mounts"] = [{"path": "/d", "volume": "data"}]
+    shared = document("Sandbox", "shared", {"runtime": "runc", "network": {"mode": "none"}})
+    inside = home.container("inside", sandbox="shared")
+    del inside["spec"]["network"]
+    home.apply(
+        document("Volume", "data", {}), document("Secret", "s", {"stringData": {"k": "v"}}), shared, keeps, inside
+    )
+    eventually(lambda: home.machine.run("test", "-e", "/var/lib/reconciler/volumes/data/file").returncode == 0, "data")
+    before = home.process("keeps")
+    done = home.machine.run(COMMAND, "agent", "uninstall")
+    assert done.returncode == 1
+    assert "error: denied: there is data in 1 volume (data): nothing was removed\n" in done.stderr
+    assert "--keep-volumes" in done.stderr
+    assert home.process("keeps") == before
+    assert home.agent() > 0
+
+
+def nothing_is_left(home: Home, pids: list[int]) -> None:
+    """Neither unit, nor process, mount, control group, network namespace or state."""
+    machine = home.machine
+    assert machine.run("systemctl", "cat", UNIT).returncode != 0
+    assert [pid for pid in pids if machine.run("test", "-e", f"/proc/{pid}").returncode == 0] == []
+    mounts = [line.split()[4] for line in machine.must("cat", "/proc/self/mountinfo").splitlines()]
+    ours = ("/var/lib/reconciler/", "/run/reconciler")
+    assert [mount for mount in mounts if mount.startswith(ours)] == []
+    assert machine.groups() == []
+    assert machine.run("test", "-e", "/run/reconciler").returncode != 0
+    assert "conmon" not in machine.must("ps", "-eo", "comm=")
+
+
+def test_uninstalling_leaves_the_volumes_if_told_to_and_else_nothing(home: Home) -> None:
+    pids = [home.agent(), *(home.process(name)[0] for name in ("one", "two", "keeps", "inside"))]
+    said = home.cli("agent", "uninstall", "--keep-volumes")
+    assert "/etc/systemd/system/reconciler.service: stopped and removed\n" in said
+    assert "/var/lib/reconciler/volumes: kept\n" in said
+    nothing_is_left(home, pids)
+    assert home.machine.must("ls", "-A", "/var/lib/reconciler").split() == ["other", "volumes"]
+    assert home.machine.must("cat", "/var/lib/reconciler/volumes/data/file") == "precious\n"
+
+
+def test_what_was_kept_is_there_again_after_a_new_install_and_goes_with_it_if_told_to(home: Home) -> None:
+    home.cli("agent", "install")
+    look = home.container("look", command=["sh", "-c", "cat /d/file; sleep 100000"])
+    look["spec"]["mounts"] = [{"path": "/d", "volume": "data"}]
+    home.apply(document("Volume", "data", {}), look)
+    assert eventually(lambda: home.cli("logs", "look"), "its words") == "precious\n"
+    pids = [home.agent(), home.process("look")[0]]
+    home.machine.must("rm", "-r", "/var/lib/reconciler/other")
+    home.machine.write("/var/lib/reconciler/mine", "a file of mine")
+    said = home.cli("agent", "uninstall", "--yes")
+    assert "/var/lib/reconciler/mine: not ours, left alone\n" in said
+    assert "/run/reconciler: removed\n" in said
+    nothing_is_left(home, pids)
+    assert home.machine.must("ls", "-A", "/var/lib/reconciler").split() == ["mine"]
+    again = home.cli("agent", "uninstall", "--yes")
+    assert "/var/lib/reconciler: stays\n" in again
+
+
+def test_uninstalling_takes_down_what_no_store_remembers(home: Home) -> None:
+    home.apply(home.container("lost"))
+    pid, _ = home.process("lost")
+    home.machine.must("sh", "-c", "rm -rf /var/lib/reconciler/store.db* /var/lib/reconciler/applied")
+    home.cli("agent", "uninstall", "--yes")
+    nothing_is_left(home, [pid])
