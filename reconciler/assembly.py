@@ -14,6 +14,8 @@ from typing import Any, Final
 from core import cgroups, fsio, proc
 from core.clock import Clock
 from core.content.store import ContentStore
+from core.network.cni import Cni
+from core.network.own import Bridge
 from core.process import Launcher
 from core.runtime.drivers import Ground, build_table
 from core.runtime.node import read_node
@@ -42,6 +44,7 @@ from reconciler.engine.images import ImageHands
 from reconciler.engine.index import Index
 from reconciler.engine.lanes import Lanes
 from reconciler.engine.life import Life
+from reconciler.engine.networks import CniNetworks
 from reconciler.engine.observe import Eyes, Node, disk_of
 from reconciler.engine.perform import NodeHands
 from reconciler.engine.queue import WorkQueue
@@ -91,6 +94,7 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
             recovery.say(store, Key(Kind.NODE, node_name(options.config)), "LedgerRebuilt", driver.lost, clock.wall())
     node = Node(
         runtimes=build_table(Ground(paths.state, paths.group, launcher, clock, boot), runtime_specs(options.config)),
+        networks=_networks(paths, launcher, boot, options.config),
         snapshotters=snapshotters,
         content=ContentStore(paths.content),
         volumes=paths.volumes,
@@ -154,6 +158,7 @@ def _assemble(
         partial(fsio.sweep_staging, paths.root),  # a store that was never made
         partial(fsio.sweep_staging, paths.volumes),
         node.runtimes.sweep,
+        lambda: node.networks.sweep(frozenset(node.runtimes.sandboxes())),
         *(driver.sweep for driver in node.snapshotters.values()),
         tasks.sweep,
     )
@@ -176,6 +181,12 @@ def _rung(pause: Callable[[float], object] | None, requests: Requests) -> Callab
         return rung
 
     return waited
+
+
+def _networks(paths: Paths, launcher: Launcher, boot: str, config: Config) -> CniNetworks:
+    own = Bridge(paths.state / "network", launcher, paths.instance)
+    cni = Cni(paths.state / "network" / "entries", launcher, boot, paths.instance, config.network.plugins)
+    return CniNetworks(cni, own, Path(config.network.lists), paths.state / "network")
 
 
 def _unpacker(driver: FolderSnapshotter, launcher: Launcher) -> Unpacker:

@@ -114,7 +114,8 @@ _OF_KIND: Final[Mapping[Kind, Sequence[Column]]] = {
     ),
     Kind.SANDBOX: (
         Column("RUNTIME", at("spec", "runtime")),
-        Column("NETWORK", at("spec", "network", "mode")),
+        Column("NETWORK", lambda obj, _: obj.spec.get("network", {}).get("mode", "bridge")),
+        Column("IP", at("status", "ip")),
         Column("ID", at("status", "id"), wide=True),
     ),
     Kind.CONTAINER: (

@@ -10,6 +10,7 @@ from reconciler.decide.attempts import Memory
 from reconciler.decide.facts import Facts, ImageFacts, Now, PlainFacts, SandboxFacts, SnapshotFacts, VolumeFacts
 from reconciler.decide.others import (
     image_wish,
+    on_bridge,
     plan_image,
     plan_plain,
     plan_sandbox,
@@ -173,7 +174,12 @@ class SandboxController:
         id = str(facts.obj.record.get("id", ""))
         seen = next((one for one in facts.seen if one.id == id), None)
         ready = seen is not None and seen.phase is SandboxPhase.READY and bool(facts.obj.record.get("made"))
+        ready = ready and (seen is None or seen.attached is not None or not on_bridge(facts.obj.spec))
         fields: dict[str, Any] = {"id": id, "state": "Ready" if ready else "Waiting"}
+        if seen is not None and seen.attached is not None:
+            ports = facts.obj.spec.get("network", {}).get("ports", ())
+            fields |= {"ip": seen.attached.addresses[0].partition("/")[0], "network": seen.attached.network}
+            fields["ports"] = [dict(port) for port in ports]
         return Detail(ready, "Made" if ready else "NotMade", id if ready else "not made yet", fields)
 
 

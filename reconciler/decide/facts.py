@@ -108,6 +108,14 @@ class ContainerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Attached:
+    """A sandbox's place in a network: its addresses, with prefix."""
+
+    network: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSeen:
     """One sandbox as found on the node."""
 
@@ -116,6 +124,8 @@ class SandboxSeen:
     attempt: int
     phase: SandboxPhase
     pid: int | None = None
+    attached: Attached | None = None
+    """What it is attached to; None: to no network."""
 
 
 @dataclass(frozen=True, slots=True)

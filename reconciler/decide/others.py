@@ -144,9 +144,19 @@ def plan_sandbox(facts: SandboxFacts) -> Plan:
         cause = "created" if attempt == 1 else "spec changed" if record.get("hash") != wanted else "lost"
         begun = {"id": id, "hash": wanted, "attempt": attempt, "boot": facts.boot, "made": None}
         return Plan((Remember(key, begun), *_make(facts, id)), (), cause)
-    if seen is None or seen.phase is not SandboxPhase.READY or not record.get("made"):
+    if seen is None or seen.phase is not SandboxPhase.READY or not record.get("made") or _detached(facts, seen):
         return Plan(tuple(_make(facts, id)))
     return Plan(tuple(RemoveSandbox(old.id) for old in _unused(facts, id)))
+
+
+def _detached(facts: SandboxFacts, seen: SandboxSeen) -> bool:
+    """Whether it should be on a network and is not: somebody took it off, or it was never done."""
+    return on_bridge(facts.obj.spec) and seen.attached is None
+
+
+def on_bridge(spec: Mapping[str, Any]) -> bool:
+    """Whether a sandbox's stored spec asks for a network of its own."""
+    return bool(spec.get("network", {}).get("mode", "bridge") == "bridge")
 
 
 def _unknown_runtime(facts: SandboxFacts) -> Iterator[Await]:
@@ -160,7 +170,8 @@ def _unknown_runtime(facts: SandboxFacts) -> Iterator[Await]:
 
 def _ready(facts: SandboxFacts, wanted: str) -> SandboxSeen | None:
     """The newest that is whole and of the wanted spec: the store was lost, and it was not."""
-    whole = [one for one in facts.seen if one.phase is SandboxPhase.READY and one.hash == wanted]
+    ready = [one for one in facts.seen if one.phase is SandboxPhase.READY and one.hash == wanted]
+    whole = [one for one in ready if not _detached(facts, one)]
     return whole[-1] if whole else None
 
 

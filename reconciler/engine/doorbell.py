@@ -19,7 +19,7 @@ from core.errors import from_os_error
 from core.fsio import socket_address
 
 NAME: Final = "doorbell"
-_DRAIN: Final = 64
+_DRAIN: Final = 4096
 
 
 def ring(state: Path) -> None:

@@ -18,8 +18,9 @@ from core.digest import Digest
 from core.runtime.ports import TaskPhase
 from core.runtime.table import RuntimeTable
 from core.snapshots.ports import SnapshotKind, SnapshotMissing, Snapshotter
-from reconciler.decide.facts import Disk, SandboxSeen, StopAsked, TaskSeen
+from reconciler.decide.facts import Attached, Disk, SandboxSeen, StopAsked, TaskSeen
 from reconciler.engine.exits import Exits
+from reconciler.engine.networks import Networks
 from reconciler.model.identity import Key, Kind, RuntimeId, spec_hash
 from reconciler.model.kinds.secret import SecretSpec
 from reconciler.model.objects import Object
@@ -33,6 +34,7 @@ class Node:
     """What an engine works with: its drivers and its places."""
 
     runtimes: RuntimeTable
+    networks: Networks
     snapshotters: Mapping[str, Snapshotter]
     content: ContentStore
     volumes: Path
@@ -147,8 +149,12 @@ class Eyes:
             state = self.node.runtimes.sandboxer(id).status(id)
             if known is not None:
                 pid = state.pid.pid if state.pid is not None else None
-                seen.append(SandboxSeen(id, known.hash, known.attempt, state.phase, pid))
+                seen.append(SandboxSeen(id, known.hash, known.attempt, state.phase, pid, self._attached(id)))
         return tuple(sorted(seen, key=lambda one: one.attempt))
+
+    def _attached(self, id: str) -> Attached | None:
+        found = self.node.networks.attached(id)
+        return None if found is None else Attached(found.network, found.addresses)
 
     def joined(self, containers: Iterable[Object]) -> frozenset[str]:
         """The ids of the sandboxes that the tasks of these containers are in."""

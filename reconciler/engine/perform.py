@@ -8,11 +8,13 @@ from typing import assert_never
 
 from core import fsio
 from core.clock import Clock
+from core.network.own import dns_of_host
 from core.runtime.node import Node as NodeLimits
 from core.runtime.ports import NewSandbox
 from core.runtime.spec import resources as oci_resources
 from reconciler.decide import compose
 from reconciler.engine.images import ImageHands
+from reconciler.engine.networks import name_address
 from reconciler.engine.observe import Eyes
 from reconciler.engine.tasks import TaskHands
 from reconciler.model.actions import (
@@ -77,6 +79,7 @@ class NodeHands:
             case MakeSandbox():
                 self._make_sandbox(action)
             case RemoveSandbox(id):
+                self._eyes.node.networks.detach(id)
                 self._eyes.node.runtimes.shutdown_sandbox(id)
                 self._eyes.note_sandbox(id, there=False)
             case PrepareTask():
@@ -129,20 +132,24 @@ class NodeHands:
         runtimes = self._eyes.node.runtimes
         runtime = runtimes.named(spec.runtime)
         self._eyes.note_sandbox(action.id, there=True)
-        runtimes.create_sandbox(
+        bridged = spec.network.mode == "bridge"
+        made = runtimes.create_sandbox(
             runtime,
             NewSandbox(
                 id=action.id,
                 object={"kind": action.key.kind.value, "name": action.key.name, "uid": obj.uid if obj else ""},
-                network=spec.network.mode,
+                network="none" if bridged else spec.network.mode,
                 hostname=spec.hostname or action.key.name,
-                dns_servers=spec.dns.servers,
+                dns_servers=spec.dns.servers or (dns_of_host() if bridged else ()),
                 dns_searches=spec.dns.searches,
                 dns_options=spec.dns.options,
                 sysctls=spec.sysctls,
                 resources=oci_resources(compose.resources(spec.resources), self._limits),
             ),
         )
+        if bridged:
+            got = self._eyes.node.networks.attach(action.id, made.namespaces["network"], spec.network)
+            name_address(Path(made.files["/etc/hosts"]), got.address, spec.hostname or action.key.name)
         runtime.sandboxer.start(action.id)
 
     def _make_volume(self, action: MakeVolume) -> None:

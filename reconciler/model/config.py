@@ -83,6 +83,14 @@ class RuntimeConfig(Spec):
     options: dict[str, str] = Field({})
 
 
+class NetworkConfig(Spec):
+    """`lists`: the folder of CNI configuration lists, by whose names sandboxes ask; `plugins`: the folders of their
+    programs, in order. The network `default` is made by the agent where no list has that name."""
+
+    lists: AbsolutePath = "/etc/cni/net.d"
+    plugins: Listed[AbsolutePath] = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni")
+
+
 class TelemetryConfig(Spec):
     """Where spans and metrics go, unless the standard `OTEL_*` variables say so; `endpoint` None: nowhere."""
 
@@ -109,5 +117,6 @@ class Config(Spec):
     snapshots: SnapshotsConfig = SnapshotsConfig.model_construct()
     runtimes: dict[Name, RuntimeConfig] = Field({})
     default_runtime: Name = Field("runc", alias="defaultRuntime")
+    network: NetworkConfig = NetworkConfig.model_construct()
     telemetry: TelemetryConfig = TelemetryConfig.model_construct()
     gc: GcConfig = GcConfig.model_construct()

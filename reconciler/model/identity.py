@@ -60,7 +60,7 @@ def kind_of(text: str) -> Kind:
     """The kind that `text` names, in any case, singular or plural; raises `Invalid` with the list of kinds."""
     wanted = text.lower()
     for kind in Kind:
-        if wanted in (kind.value.lower(), kind.value.lower() + "s"):
+        if wanted in (word := kind.value.lower(), f"{word}s", f"{word}es"):
             return kind
     kinds = ", ".join(kind.value for kind in Kind)
     raise Invalid(f"there is no kind {text!r}", advice=f"Kinds are: {kinds}.")

@@ -68,9 +68,10 @@ CASES = {
         "  probes: {liveness: {exec: [true]}}\n",
         r"bad\.yaml:7:3: spec\.probes: .*not supported yet",
     ),
-    "bridge": (
-        HEAD + "kind: Container\nmetadata: {name: a}\nspec: {image: 'x:1'}\n",
-        r"bad\.yaml:4:\d+: spec.*choose network: \{mode: host\} or \{mode: none\}",
+    "ports without a bridge": (
+        HEAD + "kind: Container\nmetadata: {name: a}\nspec:\n  image: 'x:1'\n"
+        "  network: {mode: host, ports: [{host: 1, container: 1}]}\n",
+        r"bad\.yaml:6:26: spec\.network\.ports: is only for a bridge; .* mode: bridge instead of host",
     ),
     "unknown kind": (HEAD + "kind: Contianer\nmetadata: {name: a}\nspec: {}\n", r"bad\.yaml:2:7: kind: .*Container"),
     "bad name": (HEAD + "kind: Volume\nmetadata: {name: ../a}\nspec: {}\n", r"bad\.yaml:3:18: metadata\.name: "),

@@ -24,7 +24,8 @@ from reconciler.controllers.others import (
     SnapshotController,
     VolumeController,
 )
-from reconciler.decide.facts import StopAsked
+from reconciler.decide.facts import Attached, StopAsked
+from reconciler.decide.others import on_bridge
 from reconciler.decide.references import volumes_of
 from reconciler.decide.summary import is_true
 from reconciler.engine.controller import Controller, register
@@ -164,7 +165,12 @@ class SimHands:
                 if error is not None:
                     raise error
                 self.node.sandboxes[id] = SandboxPhase.READY
+                self._boundary()
+                if on_bridge(action.spec):
+                    self.node.networks[id] = Attached("default", ("10.88.0.2/24",))
             case do.RemoveSandbox(id):
+                self.node.networks.pop(id, None)
+                self._boundary()
                 self.node.sandboxes.pop(id, None)
 
     def _launch(self, action: do.PrepareTask | do.CreateTask | do.StartTask, error: AgentError | None) -> None:

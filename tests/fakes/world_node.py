@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from core.runtime.ports import Exit, SandboxPhase, TaskEvent, TaskPhase, advance
-from reconciler.decide.facts import SandboxSeen, StopAsked, TaskSeen
+from reconciler.decide.facts import Attached, SandboxSeen, StopAsked, TaskSeen
 from reconciler.model.identity import Key, Kind, RuntimeId, spec_hash
 from reconciler.model.kinds.secret import SecretSpec
 from reconciler.model.objects import Object
@@ -91,6 +91,7 @@ class SimNode:
         """What the outside has: digest by reference."""
         self.tasks: dict[str, Task] = {}
         self.sandboxes: dict[str, SandboxPhase] = {}
+        self.networks: dict[str, Attached] = {}
         self.chains: set[tuple[str, str]] = set()
         self.recorded: set[tuple[str, str]] = set()
         """Chains that an image's record has ever named: others were unpacked by an agent that was killed."""
@@ -127,6 +128,7 @@ class SimNode:
                 del self.tasks[task.id]
         stopped = dict.fromkeys(self.sandboxes, SandboxPhase.STOPPED) if keep else {}
         self.sandboxes = dict(stopped)
+        self.networks = {}
 
     def check(self) -> None:
         """The promises that hold at every moment."""
@@ -180,7 +182,9 @@ class SimEyes:
         """The sandboxes made for a Sandbox object, oldest first."""
         found = ((known_id(id), phase) for id, phase in self.node.sandboxes.items())
         mine = [
-            SandboxSeen(str(known), known.hash, known.attempt, phase) for known, phase in found if known.name == name
+            SandboxSeen(str(known), known.hash, known.attempt, phase, None, self.node.networks.get(str(known)))
+            for known, phase in found
+            if known.name == name
         ]
         return tuple(sorted(mine, key=lambda one: one.attempt))
 

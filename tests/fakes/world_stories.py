@@ -55,7 +55,7 @@ def specs(draw: st.DrawFn, *, policy: str | None = None) -> dict[str, Any]:
     if draw(st.booleans()):
         spec["sandbox"] = "shared"
     else:
-        spec["network"] = {"mode": draw(st.sampled_from(["none", "host"]))}
+        spec["network"] = {"mode": draw(st.sampled_from(["none", "host", "bridge"]))}
     if (word := draw(st.sampled_from(["", "a", "b"]))) != "":
         spec["env"] = [{"name": "WORD", "value": word}]
     if draw(st.booleans()):
@@ -125,6 +125,7 @@ def _lose_sandbox(world: World, event: Event) -> None:
     for id in sorted(world.node.sandboxes):
         if not any(task.lives and task.sandbox == id for task in world.node.tasks.values()):
             world.node.sandboxes[id] = SandboxPhase.STOPPED
+    world.node.networks.clear()
     world.engine.resync()
 
 

@@ -17,7 +17,7 @@ from reconciler.model.kinds import SPEC_MODELS
 from reconciler.model.kinds.base import Metadata
 from reconciler.model.kinds.container import container_conflicts
 from reconciler.model.kinds.later import LATER_FIELDS, LATER_VALUES
-from reconciler.model.kinds.sandbox import CHOOSE_NETWORK, sandbox_conflicts
+from reconciler.model.kinds.sandbox import sandbox_conflicts
 from reconciler.model.kinds.secret import secret_conflicts
 from reconciler.model.problems import Path, Problem, Wrong
 
@@ -27,8 +27,6 @@ _CONFLICTS: Final[Mapping[Kind, Callable[[Mapping[str, Any]], Iterator[Problem]]
     Kind.SECRET: secret_conflicts,
 }
 _WRITE_WHEN_MISSING: Final[Mapping[str, str]] = {
-    "network": CHOOSE_NETWORK,
-    "network.mode": CHOOSE_NETWORK,
     "ref": "write the image's reference, such as docker.io/library/nginx:1.27",
     "image": "write the name of an Image object, or an image reference",
     "runtime": "write runtime: runc",
@@ -133,8 +131,6 @@ def _later(kind: Kind, path: Path, what: str, value: object) -> Problem | None:
 
 
 def _instead(generic: str) -> str:
-    if generic == "network.mode":
-        return CHOOSE_NETWORK
     return "write runc" if generic == "runtime" else "leave it out"
 
 

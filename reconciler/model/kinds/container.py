@@ -10,7 +10,7 @@ from pydantic import Field
 from reconciler.model.kinds.base import FalseSoFar, Listed, Resources, Spec
 from reconciler.model.kinds.capabilities import CapabilityName
 from reconciler.model.kinds.quantities import ByteCount, Seconds, SignalNumber
-from reconciler.model.kinds.sandbox import CHOOSE_NETWORK, Network
+from reconciler.model.kinds.sandbox import Network, network_conflicts
 from reconciler.model.kinds.texts import (
     AbsolutePath,
     Base64,
@@ -166,8 +166,8 @@ def container_conflicts(spec: Mapping[str, Any]) -> Iterator[Problem]:
             if field in spec:
                 advice = f"leave {field} out, or leave sandbox out for a private one"
                 yield Problem((field,), "is the sandbox's matter when sandbox is given", advice, at_key=True)
-    elif "network" not in spec:
-        yield Problem((), "has neither sandbox nor network", CHOOSE_NETWORK)
+    else:
+        yield from network_conflicts(mapping_at(spec, "network"))
     for i, mount in mappings_in(spec, "mounts"):
         yield from _one_of(("mounts", i), mount, (*MOUNT_SOURCES, "image"))
     for i, env in mappings_in(spec, "env"):

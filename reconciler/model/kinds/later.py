@@ -15,8 +15,8 @@ MADE_BY_THE_AGENT: Final = ("Snapshot", "Node", "Revision", "Event")
 
 LATER_FIELDS: Final[Mapping[Kind, frozenset[str]]] = {
     Kind.IMAGE: frozenset({"update.range", "update.interval", "verify"}),
-    Kind.SANDBOX: frozenset({"network.network", "network.ports", "vm"}),
-    Kind.CONTAINER: frozenset({"network.network", "network.ports", "mounts[].image", "probes", "security.devices"}),
+    Kind.SANDBOX: frozenset({"vm"}),
+    Kind.CONTAINER: frozenset({"mounts[].image", "probes", "security.devices"}),
     Kind.VOLUME: frozenset({"size"}),
     Kind.SECRET: frozenset({"encrypted"}),
 }
@@ -33,12 +33,10 @@ def _a_path(value: object) -> bool:
 LATER_VALUES: Final[Mapping[Kind, Mapping[str, Callable[[object], bool]]]] = {
     Kind.IMAGE: {"pullPolicy": _among("Always"), "update.policy": _among("Digest", "SemVer")},
     Kind.SANDBOX: {
-        "network.mode": _among("bridge"),
         "shareProcessNamespace": _among(True),
         "userNamespace.mode": _among("auto"),
     },
     Kind.CONTAINER: {
-        "network.mode": _among("bridge"),
         "security.privileged": _among(True),
         "security.seccomp": _a_path,
         "init": _among(True),

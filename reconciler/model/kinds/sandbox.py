@@ -11,9 +11,8 @@ from pydantic import Field
 from reconciler.model.kinds.base import FalseSoFar, Listed, Resources, Spec
 from reconciler.model.kinds.quantities import read_by
 from reconciler.model.kinds.texts import Address, DnsOption, Hostname, Name, matching
-from reconciler.model.problems import Problem, mapping_at
+from reconciler.model.problems import Problem, mapping_at, mappings_in
 
-CHOOSE_NETWORK: Final = "choose network: {mode: host} or {mode: none}; bridge comes later"
 _SYSCTL: Final = re.compile(r"kernel\.(?:shm[a-z_]+|msg[a-z]+|sem)|fs\.mqueue\.[a-z_]+|net\.[-a-zA-Z0-9_./]{1,200}")
 _no_sysctl: Final = matching(
     _SYSCTL,
@@ -24,10 +23,26 @@ _no_sysctl: Final = matching(
 SysctlName = Annotated[str, *read_by(_no_sysctl, {"pattern": f"^(?:{_SYSCTL.pattern})$"})]
 
 
-class Network(Spec):
-    """`host`: the node's network as it is; `none`: a network namespace with `lo` only."""
+Port = Annotated[int, Field(ge=1, le=65535)]
 
-    mode: Literal["host", "none"]
+
+class PortSpec(Spec):
+    """`host` (of the addresses `host_ip`; None: all) leads to `container` in the sandbox."""
+
+    host: Port
+    container: Port
+    protocol: Literal["tcp", "udp"] = "tcp"
+    host_ip: Address | None = Field(None, alias="hostIP")
+
+
+class Network(Spec):
+    """`bridge`: an address of its own on `network`, with `ports` mapped; `host`: the node's network as it is; `none`: a
+    network namespace with `lo` only.
+    """
+
+    mode: Literal["bridge", "host", "none"] = "bridge"
+    network: Name = "default"
+    ports: Listed[PortSpec] = ()
 
 
 class Dns(Spec):
@@ -48,7 +63,7 @@ class SandboxSpec(Spec):
     """Namespaces that containers share. `hostname` None: the sandbox's name."""
 
     runtime: Name
-    network: Network
+    network: Network = Network.model_construct()
     hostname: Hostname | None = None
     dns: Dns = Dns.model_construct()
     sysctls: dict[SysctlName, str] = Field({})
@@ -58,9 +73,24 @@ class SandboxSpec(Spec):
 
 
 def sandbox_conflicts(spec: Mapping[str, Any]) -> Iterator[Problem]:
-    """What no field shows alone: sysctls of a network that is the node's own."""
+    """What no field shows alone: sysctls of a network that is the node's own, ports without a bridge."""
+    yield from network_conflicts(mapping_at(spec, "network"))
     if mapping_at(spec, "network").get("mode") == "host":
         for name in mapping_at(spec, "sysctls"):
             if name.startswith("net."):
                 advice = "leave it out, or give the sandbox its own network"
                 yield Problem(("sysctls", name), "would change the node's own network (network.mode is host)", advice)
+
+
+def network_conflicts(network: Mapping[str, Any]) -> Iterator[Problem]:
+    """What no field of a network shows alone: what only a bridge has, and a port of the host given twice."""
+    mode = network.get("mode", "bridge")
+    for field in ("network", "ports"):
+        if mode != "bridge" and network.get(field):
+            advice = f"leave it out, or write mode: bridge instead of {mode}"
+            yield Problem(("network", field), "is only for a bridge", advice, at_key=True)
+    seen: dict[tuple[Any, ...], int] = {}
+    for i, port in mappings_in(network, "ports"):
+        wanted = (port.get("host"), port.get("protocol", "tcp"), port.get("hostIP"))
+        if (first := seen.setdefault(wanted, i)) != i:
+            yield Problem(("network", "ports", i, "host"), f"is that of ports[{first}] too", "map another port")

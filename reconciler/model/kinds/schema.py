@@ -21,7 +21,7 @@ def json_schema(kind: Kind) -> dict[str, Any]:
         definitions["Mount"]["properties"].pop("fileContent")
         definitions["Mount"]["oneOf"] = [{"required": [source]} for source in MOUNT_SOURCES]
     if kind is Kind.CONTAINER:
-        spec["oneOf"] = [{"required": ["sandbox"]}, {"required": ["network"]}]
+        spec["not"] = {"required": ["sandbox", "network"]}
     return {
         "$schema": DIALECT,
         "title": kind.value,

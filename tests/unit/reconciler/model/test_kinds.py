@@ -153,15 +153,9 @@ LATER: list[tuple[Kind, dict[str, Any], str]] = [
     (Kind.IMAGE, {"update": {"range": ">=1"}}, "spec.update.range"),
     (Kind.IMAGE, {"update": {"interval": "5m"}}, "spec.update.interval"),
     (Kind.IMAGE, {"verify": {"require": True}}, "spec.verify"),
-    (Kind.SANDBOX, {"network": {"mode": "bridge"}}, "spec.network.mode"),
-    (Kind.SANDBOX, {"network": {"mode": "host", "network": "default"}}, "spec.network.network"),
-    (Kind.SANDBOX, {"network": {"mode": "host", "ports": []}}, "spec.network.ports"),
     (Kind.SANDBOX, {"shareProcessNamespace": True}, "spec.shareProcessNamespace"),
     (Kind.SANDBOX, {"userNamespace": {"mode": "auto"}}, "spec.userNamespace.mode"),
     (Kind.SANDBOX, {"vm": {"cpus": 1}}, "spec.vm"),
-    (Kind.CONTAINER, {"network": {"mode": "bridge"}}, "spec.network.mode"),
-    (Kind.CONTAINER, {"network": {"mode": "none", "ports": []}}, "spec.network.ports"),
-    (Kind.CONTAINER, {"network": {"mode": "none", "network": "x"}}, "spec.network.network"),
     (Kind.CONTAINER, {"mounts": [{"path": "/x", "image": "other"}]}, "spec.mounts[0].image"),
     (Kind.CONTAINER, {"probes": {"liveness": {}}}, "spec.probes"),
     (Kind.CONTAINER, {"init": True}, "spec.init"),
@@ -185,21 +179,39 @@ def test_every_field_in_the_table_of_later_work_is_tried_here() -> None:
     assert {(kind, field) for kind, fields in LATER_FIELDS.items() for field in fields} <= tried
 
 
-CHOOSE = "choose network: {mode: host} or {mode: none}; bridge comes later"
-
-
 @pytest.mark.parametrize(
-    ("kind", "spec", "path"),
+    ("kind", "spec"),
     [
-        (Kind.SANDBOX, {"runtime": "runc"}, "spec.network"),
-        (Kind.SANDBOX, {"runtime": "runc", "network": {}}, "spec.network.mode"),
-        (Kind.CONTAINER, {"image": "web"}, "spec"),
-        (Kind.CONTAINER, {"image": "web", "network": {}}, "spec.network.mode"),
+        (Kind.SANDBOX, {"runtime": "runc"}),
+        (Kind.SANDBOX, {"runtime": "runc", "network": {}}),
+        (Kind.CONTAINER, {"image": "web"}),
+        (Kind.CONTAINER, {"image": "web", "network": {"ports": [{"host": 8080, "container": 80}]}}),
     ],
 )
-def test_a_network_left_out_is_to_be_chosen(kind: Kind, spec: dict[str, Any], path: str) -> None:
-    (problem,) = check_spec(kind, spec)
-    assert (shown(problem.path), problem.advice) == (path, CHOOSE)
+def test_a_network_left_out_is_a_bridge(kind: Kind, spec: dict[str, Any]) -> None:
+    assert check_spec(kind, spec) == []
+    network = getattr(spec_model(kind).model_validate(spec), "network", None)
+    assert network is None or (network.mode, network.network) == ("bridge", "default")
+
+
+PORT = {"host": 8080, "container": 80}
+NETWORKS: list[tuple[dict[str, Any], str, str]] = [
+    ({"mode": "host", "ports": [PORT]}, "spec.network.ports", "is only for a bridge"),
+    ({"mode": "none", "network": "lan"}, "spec.network.network", "is only for a bridge"),
+    ({"ports": [PORT, {**PORT, "container": 81}]}, "spec.network.ports[1].host", "is that of ports[0] too"),
+    ({"ports": [{"host": 0, "container": 80}]}, "spec.network.ports[0].host", "is too small; write 1 or more"),
+    ({"ports": [{"host": 8080}]}, "spec.network.ports[0].container", "is missing"),
+    ({"ports": [{**PORT, "hostIP": "localhost"}]}, "spec.network.ports[0].hostIP", "is not an IP address"),
+    ({"ports": [{**PORT, "protocol": "icmp"}]}, "spec.network.ports[0].protocol", "write tcp or udp"),
+]
+
+
+@pytest.mark.parametrize("kind", [Kind.SANDBOX, Kind.CONTAINER])
+@pytest.mark.parametrize(("network", "path", "words"), NETWORKS)
+def test_a_wrong_network_is_told_at_its_place(kind: Kind, network: dict[str, Any], path: str, words: str) -> None:
+    found = problems_at(kind, {"network": network})
+    assert list(found) == [path]
+    assert words in found[path]
 
 
 WRONG: list[tuple[Kind, dict[str, Any], str, str]] = [
@@ -289,7 +301,7 @@ def test_the_python_name_of_a_field_is_not_its_name() -> None:
 
 def test_all_problems_of_a_spec_are_told_at_once() -> None:
     spec = {"image": "Web", "tty": 1, "stop": {"grace": "x"}, "nope": 1}
-    assert len(check_spec(Kind.CONTAINER, spec)) == 5
+    assert len(check_spec(Kind.CONTAINER, spec)) == 4
 
 
 @pytest.mark.parametrize(
