@@ -11,6 +11,7 @@ import click
 
 from core import telemetry
 from core.errors import Conflict, Denied
+from reconciler.cli import completing
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.options import DURATION
 from reconciler.cli.output import output_option
@@ -29,8 +30,24 @@ PAST: Final = {"create": "created", "change": "changed", "replace": "replaced", 
 
 
 @click.command("apply")
-@click.option("-f", "--file", "paths", multiple=True, required=True, metavar="PATH", help="A file, a folder, or -.")
-@click.option("--set", "set_name", default="", metavar="NAME", help="Record these as the members of a set.")
+@click.option(
+    "-f",
+    "--file",
+    "paths",
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    shell_complete=completing.files,
+    help="A file, a folder, or -.",
+)
+@click.option(
+    "--set",
+    "set_name",
+    default="",
+    metavar="NAME",
+    shell_complete=completing.sets,
+    help="Record these as the members of a set.",
+)
 @click.option("--prune", is_flag=True, help="Remove members of the set that are not given any more.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, and do nothing.")
 @click.option("--plan", "plan", default="", metavar="ID", help="Only if this is still what would be done.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from core.errors import Denied, NotFound
+from reconciler.cli import completing
 from reconciler.cli.context import Node, key_from, pass_node
 from reconciler.cli.options import DURATION
 from reconciler.cli.terminal import say, tell
@@ -25,9 +26,19 @@ PURGE: Final = "reconciler/purge"
 
 
 @click.command("delete")
-@click.argument("what", nargs=-1, metavar="[KIND NAME… | KIND/NAME…]")
-@click.option("-f", "--file", "paths", multiple=True, metavar="PATH", help="The objects in a file, a folder, or -.")
-@click.option("--set", "set_name", default="", metavar="NAME", help="All members of a set.")
+@click.argument("what", nargs=-1, metavar="[KIND NAME… | KIND/NAME…]", shell_complete=completing.several)
+@click.option(
+    "-f",
+    "--file",
+    "paths",
+    multiple=True,
+    metavar="PATH",
+    shell_complete=completing.files,
+    help="The objects in a file, a folder, or -.",
+)
+@click.option(
+    "--set", "set_name", default="", metavar="NAME", shell_complete=completing.sets, help="All members of a set."
+)
 @click.option("--wait/--no-wait", default=True, help="Wait until they are gone [wait].")
 @click.option("--timeout", type=DURATION, default=300.0, metavar="5m", help="Give up waiting after this long [5m].")
 @click.option("--purge", is_flag=True, help="Remove the folders of volumes too, whatever `retain` says.")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from core.clock import timestamp
+from reconciler.cli import completing
 from reconciler.cli.columns import state
 from reconciler.cli.context import Node, key_from, pass_node
 from reconciler.cli.events import event_rows
@@ -23,8 +24,8 @@ LONGEST = 160
 
 
 @click.command("describe")
-@click.argument("kind")
-@click.argument("name", required=False)
+@click.argument("kind", shell_complete=completing.kinds)
+@click.argument("name", required=False, shell_complete=completing.names)
 @pass_node
 def command(node: Node, kind: str, name: str | None) -> int:
     """All about one object: where it came from, its conditions, what it waits for, what happened.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from core.errors import AgentError
+from reconciler.cli import completing
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.terminal import complain, say
 
@@ -12,8 +13,19 @@ ERROR = 2
 
 
 @click.command("diff")
-@click.option("-f", "--file", "paths", multiple=True, required=True, metavar="PATH", help="A file, a folder, or -.")
-@click.option("--set", "set_name", default="", metavar="NAME", help="Compare as this set.")
+@click.option(
+    "-f",
+    "--file",
+    "paths",
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    shell_complete=completing.files,
+    help="A file, a folder, or -.",
+)
+@click.option(
+    "--set", "set_name", default="", metavar="NAME", shell_complete=completing.sets, help="Compare as this set."
+)
 @click.option("--prune", is_flag=True, help="Count members of the set that are not given as removed.")
 @click.option("--take-over", is_flag=True, help="Count other managers' objects as taken over.")
 @pass_node

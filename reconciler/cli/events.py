@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from core.clock import timestamp
+from reconciler.cli import completing
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.output import MACHINE, output_option, say_items
 from reconciler.cli.selectors import Term, matches, parse_selector
@@ -23,7 +24,7 @@ POLL_SECONDS = 0.5
 
 
 @click.command("events")
-@click.argument("key", required=False, metavar="[KIND/NAME]")
+@click.argument("key", required=False, metavar="[KIND/NAME]", shell_complete=completing.objects)
 @click.option("-l", "--selector", default="", metavar="SELECTOR", help="Only events of objects with these labels.")
 @click.option("-w", "--watch", is_flag=True, help="Go on, and print what happens.")
 @output_option("json", "yaml")

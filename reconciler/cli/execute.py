@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from core.errors import Denied, NotFound
+from reconciler.cli import completing
 from reconciler.cli.context import Node, container_key, pass_node
 from reconciler.cli.terminal import complain
 
@@ -18,7 +19,7 @@ NOT_FOUND = 127
 @click.option("-e", "--env", multiple=True, metavar="NAME=VALUE", help="One more variable; may be given again.")
 @click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Another user than the container's.")
 @click.option("-w", "--workdir", default="", metavar="PATH", help="Another working folder.")
-@click.argument("container")
+@click.argument("container", shell_complete=completing.containers)
 @click.argument("args", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD…")
 @pass_node
 def command(

@@ -10,6 +10,7 @@ import click
 
 from core.clock import Clock
 from core.errors import NotFound
+from reconciler.cli import completing
 from reconciler.cli.columns import Column, columns_of, row_of
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.masks import masked
@@ -59,8 +60,8 @@ class Question:
 
 
 @click.command("get")
-@click.argument("kind")
-@click.argument("name", required=False)
+@click.argument("kind", shell_complete=completing.kinds)
+@click.argument("name", required=False, shell_complete=completing.names)
 @click.option("-l", "--selector", default="", metavar="SELECTOR", help="Only objects with these labels: app=web,!old.")
 @click.option("-w", "--watch", is_flag=True, help="Go on, and print what changes.")
 @output_option(*FORMATS)

@@ -11,6 +11,7 @@ import click
 
 from core.errors import NotFound
 from core.runtime.logs import Line, follow, read
+from reconciler.cli import completing
 from reconciler.cli.context import Node, container_key, pass_node
 from reconciler.cli.options import DURATION
 from reconciler.decide.attempts import Attempt, Memory
@@ -18,7 +19,7 @@ from reconciler.model.objects import Object
 
 
 @click.command("logs")
-@click.argument("container")
+@click.argument("container", shell_complete=completing.containers)
 @click.option("-f", "--follow", "go_on", is_flag=True, help="Go on until the container is gone.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines.")
 @click.option("--since", type=DURATION, default=0.0, metavar="10m", help="Only what is younger than this.")

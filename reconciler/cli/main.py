@@ -11,13 +11,16 @@ import importlib
 import os
 import sys
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
 from core.errors import AgentError, from_os_error
 from reconciler.cli.context import Node
 from reconciler.cli.terminal import complain, complain_in_words, tell
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 USAGE: Final = 2
 CRASHED: Final = 70
@@ -36,6 +39,7 @@ COMMANDS: Final = {
     "diff": Entry("diff", "Show what apply would do, and what it would cost."),
     "get": Entry("get", "List objects, or print one."),
     "describe": Entry("describe", "All about one object: conditions, waits, events."),
+    "why": Entry("why", "Who asked for an object, what was done last, what comes next."),
     "delete": Entry("delete", "Remove objects, and wait until they are gone."),
     "logs": Entry("logs", "Print what a container wrote."),
     "exec": Entry("execute", "Run a command in a running container."),
@@ -44,7 +48,9 @@ COMMANDS: Final = {
     "wait": Entry("waiting", "Wait until an object is ready, deleted or exited."),
     "agent": Entry("agent", "Run the node's agent in the foreground."),
     "doctor": Entry("doctor", "What this node can do, and what to install for the rest."),
+    "graph": Entry("graph", "Who reads and writes what; or the objects around one."),
     "schema": Entry("schema", "The JSON Schema of a kind, for editors."),
+    "completion": Entry("completion", "A script that completes our words in bash, zsh or fish."),
     "version": Entry("version", "Print the version."),
 }
 
@@ -56,7 +62,7 @@ Begin with:
 
 \b
 Completion for bash (zsh and fish alike):
-  eval "$(_RECONCILER_COMPLETE=bash_source reconciler)"
+  source <(reconciler completion bash)
 """
 
 
@@ -74,6 +80,13 @@ class Commands(click.Group):
         module = importlib.import_module(f"reconciler.cli.{entry.module}")
         command: click.Command = module.command
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names from the table, without importing them, and our options."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=one.help) for name, one in COMMANDS.items() if name.startswith(incomplete)]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

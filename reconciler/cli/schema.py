@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from reconciler.cli import completing
 from reconciler.cli.output import say_one
 from reconciler.model.identity import kind_of
 
 
 @click.command("schema")
-@click.argument("kind")
+@click.argument("kind", shell_complete=completing.kinds)
 def command(kind: str) -> None:
     """Print the JSON Schema (draft 2020-12) of a kind, for editors.
 

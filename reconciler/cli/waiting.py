@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from reconciler.cli import completing
 from reconciler.cli.columns import message, ready, state
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.options import DURATION
@@ -18,7 +19,7 @@ POLL_SECONDS = 0.5
 
 
 @click.command("wait")
-@click.argument("key", metavar="KIND/NAME")
+@click.argument("key", metavar="KIND/NAME", shell_complete=completing.objects)
 @click.option(
     "--for", "goal", type=click.Choice(["Ready", "Deleted", "Exited"]), default="Ready", show_default=True,
     help="What to wait for.",
