@@ -290,6 +290,12 @@ def free_bytes(path: Path) -> int:
     return seen.f_bavail * seen.f_frsize
 
 
+def total_bytes(path: Path) -> int:
+    """Bytes that the file system of `path` holds in all."""
+    seen = os.statvfs(path)
+    return seen.f_blocks * seen.f_frsize
+
+
 @contextlib.contextmanager
 def socket_address(path: Path) -> Iterator[str]:
     """A form of `path` short enough for AF_UNIX (108 bytes), good inside the block: to bind, connect or send to.

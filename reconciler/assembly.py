@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import socket
@@ -48,12 +49,13 @@ from reconciler.engine.networks import CniNetworks
 from reconciler.engine.observe import Eyes, Node, disk_of
 from reconciler.engine.perform import NodeHands
 from reconciler.engine.queue import WorkQueue
+from reconciler.engine.remotes import Remotes, TransferSettings
 from reconciler.engine.requests import Operation, Requests
 from reconciler.engine.scope import Scope
 from reconciler.engine.tasks import TaskHands
 from reconciler.engine.watcher import Watcher
 from reconciler.engine.workers import Workers
-from reconciler.model.config import Config
+from reconciler.model.config import Config, TransferConfig
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import ORPHAN, Object
 from reconciler.places import Paths
@@ -104,7 +106,30 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
         default_runtime=options.config.default_runtime,
     )
     unpackers = {name: partial(_unpacker, driver, launcher) for name, driver in snapshotters.items()}
-    return _assemble(paths, store, clock, options, node, home, unpackers)
+    remotes = Remotes(transfer_settings(options.config.transfer), launcher, clock, os.environ)
+    return _assemble(paths, store, clock, options, node, home, _Images(unpackers, remotes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Images:
+    """How images come and what they are unpacked by."""
+
+    unpackers: Mapping[str, Callable[[], Unpacker]]
+    remotes: Remotes
+
+
+def transfer_settings(config: TransferConfig) -> TransferSettings:
+    """What the configuration says of transfers, for below the wiring."""
+    proxy = config.proxy
+    return TransferSettings(
+        hosts=tuple(map(Path, config.hosts)),
+        docker_config=Path(config.docker_config) if config.docker_config is not None else None,
+        proxy=(proxy.http, proxy.https, proxy.no_proxy),
+        ca=Path(config.ca) if config.ca is not None else None,
+        plain=frozenset(config.plain_http),
+        parallel=config.parallel,
+        keep_free=config.keep_free,
+    )
 
 
 def _assemble(
@@ -114,7 +139,7 @@ def _assemble(
     options: Options,
     node: Node,
     home: CgroupHome,
-    unpackers: Mapping[str, Callable[[], Unpacker]],
+    coming: _Images,
 ) -> Life:
     lanes = WorkQueue(clock, options.scope.accepts), WorkQueue(clock, options.scope.accepts, "slow")
     queue = Lanes(*lanes, (Kind.IMAGE,), clock)
@@ -124,7 +149,7 @@ def _assemble(
     index = Index()
     limits = read_node()
     late = _Late()
-    images = ImageHands(eyes, unpackers, clock, late.tell, options.stopping)
+    images = ImageHands(eyes, coming.unpackers, coming.remotes, clock, late.tell, options.stopping)
     tasks = TaskHands(eyes, limits, clock, paths.attempts, _facts_of(options.config))
     hands = NodeHands(eyes, tasks, images, limits, clock, paths.root)
     controllers = (

@@ -51,7 +51,7 @@ PINS: Final[Mapping[str, Sequence[str]]] = {
     "apscheduler": ("reconciler.engine.timetable",),
     "tenacity": ("core.retrying",),
     "opentelemetry": ("core.telemetry_sdk",),
-    "urllib3": ("core.transfer.registry", "core.otlp"),
+    "urllib3": ("core.transfer.http", "core.otlp"),
     "pydantic": ("reconciler.model", "reconciler.model.*", "reconciler.config"),
     "pydantic_core": ("reconciler.model", "reconciler.model.*", "reconciler.config"),
     "click": ("reconciler.cli", "reconciler.cli.*"),

@@ -2,7 +2,8 @@
 
 Rules of this file: no I/O. Credentials go to the origin (scheme, host, port) they are for and to the token service
 that origin names, if that is reached by https or is the origin itself; a redirect elsewhere loses them. Plain HTTP is
-for loopback only. Nothing is sent to link-local addresses, where clouds keep their metadata services.
+for loopback, and for the hosts (`plain`: "host" or "host:port") that the node's configuration names. Nothing is sent to
+link-local addresses, where clouds keep their metadata services.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import base64
 import ipaddress
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -31,14 +32,19 @@ _METADATA: Final = ipaddress.ip_address("fd00:ec2::254")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A user and a password or token, for one registry."""
+    """A user and a password or token, for one registry; or an `identity` token, which buys others (docker's word)."""
 
     username: str
     password: str = field(repr=False)
+    identity: str = field(default="", repr=False)
 
     def basic(self) -> str:
         """The Authorization header of RFC 7617."""
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+
+
+Login: TypeAlias = "Callable[[], Credentials | None]"
+"""Looks credentials up, perhaps with a program's help, when they are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +56,14 @@ class Again:
 
 @dataclass(frozen=True, slots=True)
 class AskToken:
-    """GET `url` with this Authorization header ("": none) for a token, then send the request with it."""
+    """GET `url` with this Authorization header ("": none) for a token, then send the request with it.
+
+    With a `form` it is POSTed instead (distribution token spec, OAuth2).
+    """
 
     url: str
     authorization: str = field(repr=False)
+    form: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +74,14 @@ class Answer:
 Step: TypeAlias = Again | AskToken | Answer
 
 
-def after_reply(url: str, status: int, challenges: Sequence[str], credentials: Credentials | None, scope: str) -> Step:
+def after_reply(
+    url: str,
+    status: int,
+    challenges: Sequence[str],
+    credentials: Credentials | None,
+    scope: str,
+    plain: Collection[str] = (),
+) -> Step:
     """What follows a first reply of `status` to a request for `url`; whatever the next one is, it is the answer.
 
     `challenges` are its WWW-Authenticate headers; `scope` is asked of the token service when they name none. Raises
@@ -74,8 +91,8 @@ def after_reply(url: str, status: int, challenges: Sequence[str], credentials: C
         return Answer()
     offered = {scheme: fields for header in reversed(challenges) for scheme, fields in reversed(_challenges(header))}
     if (bearer := offered.get("bearer")) is not None:
-        return _token_request(url, bearer, credentials, scope)
-    if "basic" in offered and credentials is not None:
+        return _token_request(url, bearer, credentials, scope, plain)
+    if "basic" in offered and credentials is not None and not credentials.identity:
         return Again(credentials.basic())
     return Answer()
 
@@ -99,15 +116,21 @@ def _fields(text: str) -> list[tuple[str, str, str]]:
     return [(found[1], found[2] or "", found[3] or "") for found in _FIELD.finditer(text)]
 
 
-def _token_request(url: str, challenge: dict[str, str], credentials: Credentials | None, scope: str) -> AskToken:
+def _token_request(
+    url: str, challenge: dict[str, str], credentials: Credentials | None, scope: str, plain: Collection[str]
+) -> AskToken:
     realm = challenge.get("realm", "")
-    own = origin(realm) == origin(url)
-    if origin(realm)[0] != "https" and not own:
+    own = origin(realm, plain) == origin(url, plain)
+    if origin(realm, plain)[0] != "https" and not own:
         raise Denied(f"the registry sends logins to {realm[:100]!r}, which is neither https nor the registry itself")
-    asked = {name: value for name in ("service",) if (value := challenge.get(name))}
-    asked["scope"] = challenge.get("scope") or scope
+    scopes = (challenge.get("scope") or scope).split()
+    asked = [(name, value) for name in ("service",) if (value := challenge.get(name))]
+    if credentials is not None and credentials.identity:
+        grant = [("grant_type", "refresh_token"), ("refresh_token", credentials.identity), ("client_id", "reconciler")]
+        return AskToken(realm, "", urlencode([*grant, *asked, ("scope", " ".join(scopes))]))
     joint = "&" if urlsplit(realm).query else "?"
-    return AskToken(realm + joint + urlencode(asked), credentials.basic() if credentials is not None else "")
+    query = urlencode([*asked, *(("scope", one) for one in scopes)])
+    return AskToken(realm + joint + query, credentials.basic() if credentials is not None else "")
 
 
 def parse_token(data: bytes) -> str:
@@ -122,14 +145,14 @@ def parse_token(data: bytes) -> str:
     return f"Bearer {token}"
 
 
-def base_url(host: str) -> str:
-    """The root URL of a registry: https, or plain HTTP on loopback (there port 443 still means https)."""
+def base_url(host: str, plain: Collection[str] = ()) -> str:
+    """The root URL of a registry: https; plain HTTP on loopback (there port 443 still means https) and for `plain`."""
     split = urlsplit(f"//{host}")
-    plain = is_loopback(split.hostname or "") and split.port != 443
-    return f"{'http' if plain else 'https'}://{host}"
+    loopback = is_loopback(split.hostname or "") and split.port != 443
+    return f"{'http' if loopback or host in plain else 'https'}://{host}"
 
 
-def origin(url: str) -> tuple[str, str, int]:
+def origin(url: str, plain: Collection[str] = ()) -> tuple[str, str, int]:
     """Scheme, host and port of `url`, checked; raises `Denied` for what no request may be sent to."""
     try:
         split = urlsplit(url)
@@ -140,7 +163,7 @@ def origin(url: str) -> tuple[str, str, int]:
         raise Denied(f"{url[:100]!r} is not a URL that is followed")
     if split.scheme not in _DEFAULT_PORTS:
         raise Denied(f"{url[:100]!r} is neither http nor https")
-    check_address(host, plain=split.scheme == "http")
+    check_address(host, plain=split.scheme == "http" and not {host, split.netloc.lower()}.intersection(plain))
     return split.scheme, host, port
 
 
@@ -152,7 +175,7 @@ def check_address(host: str, *, plain: bool) -> None:
     if plain and not is_loopback(host):
         raise Denied(
             f"{host} would be asked over plain HTTP, which is done on loopback only",
-            advice="Give the registry a certificate.",
+            advice="Give the registry a certificate, or name the host in the configuration's transfer.plainHttp.",
         )
 
 
@@ -171,7 +194,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     return mapped or address
 
 
-def next_hop(url: str, location: str) -> tuple[str, bool]:
+def next_hop(url: str, location: str, plain: Collection[str] = ()) -> tuple[str, bool]:
     """Where a redirect from `url` leads, and whether credentials may go along; raises `Denied`, `Invalid`."""
     if not location:
         raise Invalid(f"{url[:200]} redirects to nowhere")
@@ -179,7 +202,7 @@ def next_hop(url: str, location: str) -> tuple[str, bool]:
         target = urljoin(url, location)
     except ValueError as error:
         raise Denied(f"{location[:100]!r} is not a URL: {error}") from None
-    before, after = origin(url), origin(target)
+    before, after = origin(url, plain), origin(target, plain)
     if before[0] == "https" and after[0] == "http":
         raise Denied(f"{url[:200]} redirects from https to plain HTTP")
     return target.partition("#")[0], before == after

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import ClassVar, Final
 
 from core.errors import AgentError, Category, Denied, Failed, NotFound, Retry, Unavailable
@@ -25,6 +26,17 @@ class Throttled(AgentError):
         self.seconds = seconds
 
 
+class WrongClock(AgentError):
+    """A certificate is not valid at the time that this node has: the node's clock is wrong, more likely than not."""
+
+    retry: ClassVar[Retry] = Retry.BACKOFF
+    category: ClassVar[Category] = Category.UNAVAILABLE
+
+    def hint(self) -> str:
+        """Say whose time it is."""
+        return "Clock skew: set the node's clock (timedatectl, an NTP client); it is tried again by itself."
+
+
 def said(body: bytes) -> str:
     """The registry's own words (distribution-spec, error codes), one printable line of at most 200 characters."""
     try:
@@ -35,7 +47,9 @@ def said(body: bytes) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in words).split())[:200]
 
 
-def refusal(what: str, status: int, body: bytes, *, retry_after: str = "", logged_in: bool = False) -> AgentError:
+def refusal(
+    what: str, status: int, body: bytes, headers: Mapping[str, str] | None = None, *, logged_in: bool = False
+) -> AgentError:
     """The error for a reply of `status` to a request for `what` (such as "localhost:5000/web:1")."""
     words = said(body)
     tail = f": {words}" if words else ""
@@ -49,18 +63,29 @@ def refusal(what: str, status: int, body: bytes, *, retry_after: str = "", logge
     if status == 404:
         return NotFound(f"{what} is not in the registry{tail}", advice="Check the name, or push the image.")
     if status == 429:
-        return Throttled(f"{what}: the registry asks to wait{tail}", _wait(retry_after))
+        return Throttled(f"{what}: the registry asks to wait{tail}", wait_of(headers or {}, otherwise=_FIRST_WAIT))
     if status in (408, 425) or status >= 500:
         error = Unavailable(f"{what}: the registry answers {status}{tail}")
-        error.seconds = _wait(retry_after) if retry_after else 0.0
+        error.seconds = wait_of(headers or {}, otherwise=0.0)
         return error
     return Failed(f"{what}: the registry answers {status}{tail}")
 
 
-def _wait(retry_after: str) -> float:
-    """Seconds of a Retry-After header; a date or nonsense counts as 30."""
-    text = retry_after.strip()
-    return min(float(text), _LONGEST_WAIT) if text.isascii() and text.isdecimal() and len(text) < 12 else _FIRST_WAIT
+def wait_of(headers: Mapping[str, str], *, otherwise: float) -> float:
+    """Seconds of a Retry-After header, at most 300 (RFC 9110, 10.2.3); `otherwise` where there is none.
+
+    A date counts from the reply's own Date, so that the node's clock does not matter; nonsense counts as 30.
+    """
+    text = headers.get("Retry-After", "").strip()
+    if not text:
+        return otherwise
+    if text.isascii() and text.isdecimal():
+        return min(float(text[:12]), _LONGEST_WAIT)
+    try:
+        now, then = (parsedate_to_datetime(one) for one in (headers.get("Date", ""), text))
+        return min(max((then - now).total_seconds(), 0.0), _LONGEST_WAIT)
+    except (TypeError, ValueError):
+        return _FIRST_WAIT
 
 
 def tags(body: bytes) -> list[str] | None:

@@ -13,7 +13,7 @@ from core.content.ingest import Ingest, WrongBytes
 from core.errors import AgentError, Category, Failed, Retry, TimedOut, Unavailable
 from core.retrying import connecting
 from core.transfer.faults import Throttled
-from core.transfer.ports import CannotResume, Descriptor, Progress, Remote
+from core.transfer.ports import CannotResume, Descriptor, Elsewhere, Progress, Remote
 
 
 class Cancelled(AgentError):
@@ -92,6 +92,13 @@ class Incoming:
 
     def _take(self) -> None:
         self._in_pieces = self._in_pieces or self._here > 0
+        try:
+            self._receive()
+        except Elsewhere:
+            self._begin_anew()
+            raise
+
+    def _receive(self) -> None:
         for chunk in self._remote.blob(self._descriptor, self._here):
             self._check_stop()
             self.fetched += len(chunk)

@@ -20,6 +20,7 @@ __all__ = [
     "CannotResume",
     "Compression",
     "Descriptor",
+    "Elsewhere",
     "ImageConfig",
     "LayerSink",
     "LayerState",
@@ -32,6 +33,10 @@ __all__ = [
 
 class CannotResume(Unavailable):
     """The other side cannot, or may not, give this blob from where it was asked to: ask for all of it."""
+
+
+class Elsewhere(Unavailable):
+    """What came is not the blob, and another place may have it: what was written is void, ask for all of it again."""
 
 
 class LayerState(StrEnum):

@@ -87,21 +87,22 @@ def pull(
     budgets: Budgets | None = None,
     progress: Progress | None = None,
     parallel: int = 4,
+    keep_free: int = 0,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> PulledImage:
     """Bring the image that `remote` is into the content store of `span`, and through `unpacker` into snapshots.
 
-    `parallel` blobs are fetched at once; `cancelled` is asked often and from several threads. When it returns, all is
-    durable; the caller records it before it ends the span. Raises the first fault: `NotFound`, `Denied`,
-    `Unavailable`, `TimedOut`, `Throttled`, `Invalid`, `Unsupported`, `OverLimit`, `WrongBytes`, `NoSpace`, `Cancelled`,
-    and whatever the unpacker raises.
+    `parallel` blobs are fetched at once; `keep_free` percent of the disk must stay free; `cancelled` is asked often and
+    from several threads. When it returns, all is durable; the caller records it before it ends the span. Raises the
+    first fault: `NotFound`, `Denied`, `Unavailable`, `TimedOut`, `Throttled`, `Invalid`, `Unsupported`, `OverLimit`,
+    `WrongBytes`, `NoSpace`, `Cancelled`, and whatever the unpacker raises.
     """
     transfer = _Transfer(remote, span, clock, progress or NoProgress(), cancelled)
     found = transfer.find(wanted)
     config, diff_ids = transfer.config(found, wanted)
     layers = found.manifest.layers
     transfer.progress.resolved(found.target.digest, layers)
-    transfer.check_room(layers)
+    transfer.check_room(layers, keep_free)
     sink = unpacker.begin(diff_ids, [layer.size for layer in layers], budgets or Budgets()) if unpacker else None
     try:
         transfer.layers(layers, sink, parallel)
@@ -189,17 +190,22 @@ class _Transfer:
             raise platform.missing(self._remote.image, wanted, [_platform_of(config)])
         return config, diff_ids
 
-    def check_room(self, layers: Sequence[Descriptor]) -> None:
-        """Raise `NoSpace` when the layers not held are more than the disk has free. Raises `Invalid` too."""
+    def check_room(self, layers: Sequence[Descriptor], keep_free: int) -> None:
+        """Raise `NoSpace` when the layers not held would leave less than `keep_free` percent of the disk free.
+
+        Before the first byte of a layer. Raises `Invalid` too.
+        """
         sizes: dict[Digest, int] = {}
         for layer in layers:
             if sizes.setdefault(layer.digest, layer.size) != layer.size:
                 raise Invalid(f"{self._remote.image}: layer {layer.digest} is listed with two sizes")
         missing = {digest: size for digest, size in sizes.items() if not self._store.has(digest, size)}
         needed = sum(max(0, size - self._store.begun(digest)) for digest, size in missing.items())
-        free = fsio.free_bytes(self._store.folder)
-        if needed > free:
-            raise NoSpace(f"{self._remote.image}: its layers need {needed} bytes; {free} are free")
+        free, total = fsio.free_bytes(self._store.folder), fsio.total_bytes(self._store.folder)
+        spare = total * keep_free // 100
+        if needed and needed > free - spare:
+            kept = f", of which {spare} ({keep_free} % of the disk) are to stay free" if spare else ""
+            raise NoSpace(f"{self._remote.image}: its layers need {needed} bytes; {free} are free{kept}")
 
     def layers(self, layers: Sequence[Descriptor], sink: LayerSink | None, parallel: int) -> None:
         """Fetch what is not held, `parallel` at once, hand each layer on when complete; raise the first fault."""

@@ -1,95 +1,35 @@
-"""A registry as the origin of one image (OCI distribution-spec, pull). The only module that knows the HTTP client.
+"""A registry as the origin of one image (OCI distribution-spec, pull).
 
-Rules of this file: no retries here (the caller's, so that they never multiply), no redirect followed by the client
-itself, no body read without a limit of bytes and time, every client error turned into one that says what to do.
-What may be sent where is decided in `core.transfer.auth`.
+Rules of this file: no retries here (the caller's, so that they never multiply), no body read without a limit of bytes
+and time. What may be sent where is decided in `core.transfer.auth`; it is sent by `core.transfer.http`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import socket
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Final, Self, assert_never
-
-import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.response import BaseHTTPResponse, HTTPResponse
 
 from core.clock import Clock
 from core.content.ingest import WrongBytes
 from core.digest import Digest
-from core.errors import AgentError, Denied, Invalid, TimedOut, Unavailable
+from core.errors import Invalid, TimedOut
+from core.retrying import WORTH
 from core.transfer import auth, faults, manifests
+from core.transfer.endpoints import Endpoint, Ways, upstream
+from core.transfer.http import Http, Reply, body_faults
 from core.transfer.ports import CannotResume, Descriptor
 from core.transfer.reference import Reference
 
 _CHUNK: Final = 1 << 20
-_CONNECT_SECONDS: Final = 10.0
-_CONNECTIONS: Final = 8
-"""Kept open to one host; more may be opened."""
 _SLOWEST: Final = 32 << 10
 """Bytes of a blob within the patience, or it counts as standing still."""
 _MAX_ERROR_BODY: Final = 64 << 10
 _MAX_TAGS_BODY: Final = 1 << 20
 _DOCUMENTS: Final = (*manifests.MANIFESTS, *manifests.INDEXES)
 _ACCEPT: Final = ", ".join(_DOCUMENTS)
-
-
-def _checked(connected: socket.socket, *, plain: bool) -> socket.socket:
-    """Refuse the address behind a name as the name itself would be, before a byte is sent."""
-    try:
-        auth.check_address(connected.getpeername()[0], plain=plain)
-    except BaseException:
-        connected.close()
-        raise
-    return connected
-
-
-def _in_time(connection: HTTPConnection, answer: Callable[[], HTTPResponse]) -> HTTPResponse:
-    """The whole header within the read timeout, which the client by itself starts anew with every byte."""
-    late = threading.Event()
-
-    def cut() -> None:
-        late.set()
-        with contextlib.suppress(OSError):  # the other side has closed it at this moment
-            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
-
-    watch = threading.Timer(connection.timeout or 0.0, cut)
-    watch.daemon = True
-    watch.start()
-    try:
-        return answer()
-    finally:
-        watch.cancel()
-        if late.is_set():  # what came until the cut may look like a short answer
-            raise TimedOut(f"{connection.host} takes too long to answer")
-
-
-class _Plain(HTTPConnection):
-    def _new_conn(self) -> socket.socket:
-        return _checked(super()._new_conn(), plain=True)
-
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # the client's own signature differs from http.client
-        return _in_time(self, super().getresponse)
-
-
-class _Secure(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        return _checked(super()._new_conn(), plain=False)
-
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override]  # the client's own signature differs from http.client
-        return _in_time(self, super().getresponse)
-
-
-class _PlainPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Plain
-
-
-class _SecurePool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _Secure
+_STRAIGHT: Final = Ways()
 
 
 class Registry:
@@ -99,18 +39,26 @@ class Registry:
     """
 
     def __init__(
-        self, reference: Reference, credentials: auth.Credentials | None, clock: Clock, *, patience: float = 30.0
+        self,
+        reference: Reference,
+        credentials: auth.Credentials | auth.Login | None,
+        clock: Clock,
+        *,
+        patience: float = 30.0,
+        endpoint: Endpoint | None = None,
+        ways: Ways = _STRAIGHT,
     ) -> None:
+        place = endpoint or upstream(reference, ways.plain)
         self._reference = reference
         self._credentials = credentials
         self._clock = clock
-        self._base = f"{auth.base_url(reference.host)}/v2/{reference.repository}"
+        self._base = f"{place.base}/{reference.repository}"
+        self._query = f"?ns={reference.registry}" if place.namespace else ""
+        self._host = place.host if place.namespace else reference.registry
         self._authorization = ""
         self._patience = patience
         self._etags: dict[Digest, str] = {}
-        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=patience)
-        self._pools = urllib3.PoolManager(num_pools=8, maxsize=_CONNECTIONS, timeout=timeout, retries=False)
-        self._pools.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+        self._http = Http(place, ways, clock, patience)
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +66,7 @@ class Registry:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pools.clear()
+        self._http.close()
 
     @property
     def image(self) -> str:
@@ -127,8 +75,8 @@ class Registry:
 
     @property
     def origin(self) -> str:
-        """The registry as the reference names it."""
-        return self._reference.registry
+        """The registry as the reference names it, or the mirror's host."""
+        return self._host
 
     def resolve(self) -> Descriptor:
         """What tag or digest mean now, without the manifest's body where the registry can say it without.
@@ -176,7 +124,7 @@ class Registry:
                     raise WrongBytes(f"{what} has {stated[:20]} bytes where {descriptor.size} were promised")
             yield from self._chunks(reply, descriptor.size + 1 - start)
 
-    def _check_extent(self, reply: BaseHTTPResponse, descriptor: Descriptor, start: int) -> None:
+    def _check_extent(self, reply: Reply, descriptor: Descriptor, start: int) -> None:
         """Take a reply to a range only when it is that range of the same thing (RFC 9110, 14.4 and 15.3.7)."""
         what = f"blob {descriptor.digest} of {self.image}"
         if reply.status in (200, 416):
@@ -195,7 +143,7 @@ class Registry:
                 return None
             return faults.tags(self._small(reply, _MAX_TAGS_BODY))
 
-    def _need(self, reply: BaseHTTPResponse, what: str) -> None:
+    def _need(self, reply: Reply, what: str) -> None:
         """Raise what any status but 200 means."""
         if reply.status == 200:
             return
@@ -203,15 +151,14 @@ class Registry:
         by_tag = what == self.image and self._reference.digest is None
         if reply.status == 404 and by_tag and (tags := self._tags()) is not None:
             raise faults.no_such_tag(what, self._reference.tag, tags)
-        wait, logged_in = reply.headers.get("Retry-After", ""), self._credentials is not None
-        raise faults.refusal(what, reply.status, body, retry_after=wait, logged_in=logged_in)
+        raise faults.refusal(what, reply.status, body, reply.headers, logged_in=self._credentials is not None)
 
     @contextlib.contextmanager
-    def _open(self, method: str, path: str, headers: Mapping[str, str]) -> Iterator[BaseHTTPResponse]:
+    def _open(self, method: str, path: str, headers: Mapping[str, str]) -> Iterator[Reply]:
         """The final reply to a request: logins made, redirects followed. Its connection is given back or closed."""
-        url, with_login = f"{self._base}/{path}", True
+        url, with_login = f"{self._base}/{path}{self._query}", True
         for _ in range(auth.MAX_REDIRECTS + 1):
-            reply = self._logged_in(method, url, headers) if with_login else self._send(method, url, headers, "")
+            reply = self._logged_in(method, url, headers) if with_login else self._http.send(method, url, headers)
             try:
                 if reply.status not in (301, 302, 303, 307, 308):
                     yield reply
@@ -219,50 +166,50 @@ class Registry:
                 self._small(reply, _MAX_ERROR_BODY)
             finally:
                 reply.close()
-            url, same = auth.next_hop(url, reply.headers.get("Location", ""))
+            url, same = auth.next_hop(url, reply.headers.get("Location", ""), self._http.plain)
             with_login = with_login and same
         raise Invalid(f"{self.image}: the registry redirects more than {auth.MAX_REDIRECTS} times")
 
-    def _logged_in(self, method: str, url: str, headers: Mapping[str, str]) -> BaseHTTPResponse:
+    def _login(self) -> auth.Credentials | None:
+        """The credentials for this host; looked up when it first asks for them."""
+        if callable(self._credentials):
+            self._credentials = self._credentials()
+        return self._credentials
+
+    def _logged_in(self, method: str, url: str, headers: Mapping[str, str]) -> Reply:
         """Send, and when a login is asked for, log in and send once more."""
-        reply = self._send(method, url, headers, self._authorization)
-        scope = f"repository:{self._reference.repository}:pull"
-        step = auth.after_reply(url, reply.status, reply.headers.getlist("WWW-Authenticate"), self._credentials, scope)
+        held = {"Authorization": self._authorization} if self._authorization else {}
+        reply = self._http.send(method, url, {**headers, **held})
+        if reply.status != 401:
+            return reply
+        scope, challenges = f"repository:{self._reference.repository}:pull", reply.headers.getlist("WWW-Authenticate")
+        step = auth.after_reply(url, reply.status, challenges, self._login(), scope, self._http.plain)
         match step:
             case auth.Answer():
                 return reply
             case auth.Again(authorization):
                 sent = authorization
-            case auth.AskToken(token_url, authorization):
-                sent = self._token(token_url, authorization)
+            case auth.AskToken():
+                sent = self._token(step)
             case unknown:
                 assert_never(unknown)
         self._small(reply, _MAX_ERROR_BODY)
         reply.close()
         self._authorization = sent
-        return self._send(method, url, headers, sent)
+        return self._http.send(method, url, {**headers, "Authorization": sent})
 
-    def _token(self, url: str, authorization: str) -> str:
-        reply = self._send("GET", url, {"Accept": "application/json"}, authorization)
+    def _token(self, step: auth.AskToken) -> str:
+        headers = {"Accept": "application/json"}
+        headers |= {"Authorization": step.authorization} if step.authorization else {}
+        headers |= {"Content-Type": "application/x-www-form-urlencoded"} if step.form else {}
+        reply = self._http.send("POST" if step.form else "GET", step.url, headers, step.form)
         try:
             self._need(reply, f"the login for {self.image}")
             return auth.parse_token(self._small(reply, auth.MAX_TOKEN))
         finally:
             reply.close()
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str], authorization: str) -> BaseHTTPResponse:
-        """One request, one reply with its body unread. Raises `Denied`, `Unavailable`, `TimedOut`."""
-        auth.origin(url)
-        sent = {"User-Agent": "reconciler", "Accept-Encoding": "identity", **headers}
-        sent |= {"Authorization": authorization} if authorization else {}
-        try:
-            return self._pools.urlopen(
-                method, url, headers=sent, redirect=False, preload_content=False, decode_content=False
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise _fault(error, url) from error
-
-    def _small(self, reply: BaseHTTPResponse, limit: int) -> bytes:
+    def _small(self, reply: Reply, limit: int) -> bytes:
         """At most `limit` bytes of a body that must be here within the patience."""
         started, found = self._clock.monotonic(), bytearray()
         for chunk in self._chunks(reply, limit):
@@ -271,14 +218,16 @@ class Registry:
                 raise TimedOut(f"{self.image}: the registry takes over {self._patience:.0f} s for a small reply")
         return bytes(found)
 
-    def _chunks(self, reply: BaseHTTPResponse, limit: int) -> Iterator[bytes]:
+    def _chunks(self, reply: Reply, limit: int) -> Iterator[bytes]:
         """At most `limit` bytes of a body as they come; raises `TimedOut` when it as good as stands still."""
-        since, here = self._clock.monotonic(), 0
+        since, here, most = self._clock.monotonic(), 0, limit
         while limit > 0:
             try:
                 chunk = reply.read1(min(_CHUNK, limit), decode_content=False)
-            except urllib3.exceptions.HTTPError as error:
-                raise _fault(error, self._base) from error
+            except body_faults as error:
+                if most - limit < WORTH:
+                    self._http.broke_off(self._base)
+                raise self._http.fault(error, self._base) from error
             if not chunk:
                 return
             limit -= len(chunk)
@@ -290,31 +239,5 @@ class Registry:
                 raise TimedOut(f"{self.image}: the registry sends less than {_SLOWEST} bytes in {self._patience:.0f} s")
 
 
-def _media_type(reply: BaseHTTPResponse) -> str:
+def _media_type(reply: Reply) -> str:
     return reply.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-
-def _fault(error: urllib3.exceptions.HTTPError, url: str) -> AgentError:
-    """The client's error in our words."""
-    host, words = urllib3.util.parse_url(url).netloc, str(error)
-    match error:
-        case urllib3.exceptions.SSLError() if "WRONG_VERSION_NUMBER" in words or "UNEXPECTED_EOF" in words:
-            return Denied(
-                f"{host} does not speak TLS; plain HTTP is done on loopback only",
-                advice="Give the registry a certificate, or check the port.",
-            )
-        case urllib3.exceptions.SSLError():
-            return Denied(
-                f"{host}: its certificate is not trusted: {words}"[:300],
-                advice="Add the certificate's authority to the node's trust store (update-ca-certificates).",
-            )
-        case urllib3.exceptions.NameResolutionError():
-            return Unavailable(f"{host}: no such host name", advice="Check the name, and the node's DNS.")
-        case urllib3.exceptions.NewConnectionError():
-            return Unavailable(f"{host} cannot be reached: {words.rpartition(': ')[2]}")
-        case urllib3.exceptions.ConnectTimeoutError() | urllib3.exceptions.ReadTimeoutError():
-            return TimedOut(f"{host} does not answer")
-        case urllib3.exceptions.LocationParseError():
-            return Invalid(f"{host} is not a host")
-        case _:
-            return Unavailable(f"{host} broke off: {words}"[:300])

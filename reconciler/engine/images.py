@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from core import telemetry
 from core.clock import Clock
@@ -16,14 +16,12 @@ from core.transfer import platform, reference
 from core.transfer.platform import Platform
 from core.transfer.ports import Descriptor, LayerState, PulledImage, Remote, Unpacker
 from reconciler.engine.observe import Eyes
+from reconciler.engine.remotes import Remotes
 from reconciler.model.actions import ForgetImage, PullImage, RemoveChain
 from reconciler.model.identity import Key, Kind
 from reconciler.model.kinds.secret import SecretSpec
 from reconciler.model.objects import Object, with_record
 from reconciler.store.functions import modify
-
-if TYPE_CHECKING:
-    from core.transfer.auth import Credentials
 
 _EVERY: Final = 0.25
 """Seconds between two tellings of how far a transfer is."""
@@ -100,12 +98,14 @@ class ImageHands:
         self,
         eyes: Eyes,
         unpackers: Mapping[str, Callable[[], Unpacker]],
+        remotes: Remotes,
         clock: Clock,
         tell: Callable[[Key], None],
         stopping: Callable[[], bool],
     ) -> None:
         self._eyes = eyes
         self._unpackers = unpackers
+        self._remotes = remotes
         self._clock = clock
         self._tell = tell
         self._stopping = stopping
@@ -122,7 +122,9 @@ class ImageHands:
             )
         telling = Telling(action.key, self._eyes, self._clock, self._tell)
         unwanted = Unwanted(action.key, self._eyes, self._clock, self._stopping)
+        settings = self._remotes.settings
         common: dict[str, Any] = {"clock": self._clock, "unpacker": unpacker(), "progress": telling}
+        common |= {"parallel": settings.parallel, "keep_free": settings.keep_free}
         try:
             with self._eyes.node.content.span() as span:
                 with self._remote(action, wanted) as remote:
@@ -145,9 +147,7 @@ class ImageHands:
         elif (held := self._held(action)) is not None:
             yield Held(held, action.ref, "content")
         else:
-            from core.transfer.registry import Registry
-
-            with Registry(reference.parse(action.ref), self._login(action), self._clock) as registry:
+            with self._remotes.open(reference.parse(action.ref), self._secret(action), action.secret) as registry:
                 yield registry
 
     def _held(self, action: PullImage) -> Descriptor | None:
@@ -166,17 +166,12 @@ class ImageHands:
             raise NotFound(f"{action.ref} is not held on this node, and pullPolicy is Never", advice=advice)
         return None
 
-    def _login(self, action: PullImage) -> Credentials | None:
-        if not action.secret:
-            return None
-        from core.transfer.auth import Credentials
-
-        obj = self._eyes.store.get(Key(Kind.SECRET, action.secret))
-        data = SecretSpec.model_validate(obj.spec).contents() if obj is not None else {}
-        if "username" not in data or "password" not in data:
-            advice = "Give the Secret the keys username and password."
-            raise Invalid(f"secret/{action.secret} holds no login", advice=advice)
-        return Credentials(data["username"].decode(), data["password"].decode())
+    def _secret(self, action: PullImage) -> Mapping[str, bytes]:
+        obj = self._eyes.store.get(Key(Kind.SECRET, action.secret)) if action.secret else None
+        found = SecretSpec.model_validate(obj.spec).contents() if obj is not None else {}
+        if action.secret and not found:
+            raise Invalid(f"secret/{action.secret} holds no login", advice="Give it the keys username and password.")
+        return found
 
     def _remember(self, action: PullImage, image: PulledImage) -> None:
         size = sum(layer.size for layer in image.layers)

@@ -54,7 +54,7 @@ def test_a_bad_one_among_many_does_not_hold_the_others_up(st: Stage) -> None:
         st.container("no-command", command=["not-there"]),
         st.container("no-user", IDLE, user="stranger"),
     ]
-    done = st.apply(*bad, *good, options=("--timeout", "4s"))
+    done = st.apply(*bad, *good, options=("--timeout", "8s"))
     assert done.returncode == 3, done.stderr  # the registry that does not answer may answer yet
     for one in good:
         assert st.status(f"container/{one['metadata']['name']}")["state"] == "Running"

@@ -1,5 +1,6 @@
 """A TCP proxy on loopback that resets each connection once so many bytes went down it, and counts them."""
 
+import select
 import socket
 import struct
 import threading
@@ -41,31 +42,28 @@ class CuttingProxy:
             except OSError:
                 return
             server = socket.create_connection(("127.0.0.1", self._port))
-            threading.Thread(target=self._pass_up, args=(client, server), daemon=True).start()
-            threading.Thread(target=self._pass_down, args=(client, server), daemon=True).start()
+            threading.Thread(target=self._pass, args=(client, server), daemon=True).start()
 
-    def _pass_up(self, client: socket.socket, server: socket.socket) -> None:
-        try:
-            while piece := client.recv(_STEP):
-                server.sendall(piece)
-            server.shutdown(socket.SHUT_WR)
-        except OSError:
-            server.close()
+    def _pass(self, client: socket.socket, server: socket.socket) -> None:
+        """Both ways in one thread: a close is no reset while another thread still reads."""
+        with client, server:
+            try:
+                self._until_cut(client, server)
+            except OSError:
+                return
 
-    def _pass_down(self, client: socket.socket, server: socket.socket) -> None:
+    def _until_cut(self, client: socket.socket, server: socket.socket) -> None:
         left = self._after
-        try:
-            while left and (piece := server.recv(min(_STEP, left))):
-                client.sendall(piece)
-                left -= len(piece)
-                with self._lock:
-                    self.down += len(piece)
-            if not left:
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                with self._lock:
-                    self.cuts += 1
-        except OSError:
-            pass
-        finally:
-            client.close()
-            server.close()
+        while left:
+            for ready in select.select([client, server], [], [])[0]:
+                piece = ready.recv(min(_STEP, left))
+                if not piece:
+                    return
+                (server if ready is client else client).sendall(piece)
+                if ready is server:
+                    left -= len(piece)
+                    with self._lock:
+                        self.down += len(piece)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        with self._lock:
+            self.cuts += 1

@@ -38,12 +38,19 @@ class Request:
     path: str
     authorization: str | None
     range: str | None = None
+    form: bytes = b""
 
 
 class HostileServer:
     """Use it as a block; `host` is what stands in a reference, `asked` is every request so far."""
 
-    def __init__(self, replies: Mapping[str, Reply | list[Reply]] | None = None, *, certificate: Path | None = None):
+    def __init__(
+        self,
+        replies: Mapping[str, Reply | list[Reply]] | None = None,
+        *,
+        certificate: Path | None = None,
+        client_ca: Path | None = None,
+    ):
         self.replies = {path: list(r) if isinstance(r, list) else [r] for path, r in (replies or {}).items()}
         self.asked: list[Request] = []
         outer = self
@@ -52,6 +59,10 @@ class HostileServer:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
+                outer._answer(self)
+
+            def do_POST(self) -> None:
+                self.form = self.rfile.read(int(self.headers.get("Content-Length", "0")))
                 outer._answer(self)
 
             do_HEAD = do_GET  # noqa: N815  # the name that http.server looks for
@@ -65,6 +76,9 @@ class HostileServer:
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
+            if client_ca is not None:
+                context.verify_mode = ssl.CERT_REQUIRED
+                context.load_verify_locations(client_ca)
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._server.handle_error = lambda request, client_address: None  # type: ignore[method-assign]  # they hang up
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
@@ -87,9 +101,9 @@ class HostileServer:
         return [request.authorization for request in self.asked if request.authorization is not None]
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        self.asked.append(
-            Request(*(handler.command, handler.path), *map(handler.headers.get, ("Authorization", "Range")))
-        )
+        login, part = (handler.headers.get(name) for name in ("Authorization", "Range"))
+        form: bytes = getattr(handler, "form", b"")
+        self.asked.append(Request(handler.command, handler.path, login, part, form))
         queue = self.replies.get(handler.path) or self.replies.get(handler.path.partition("?")[0]) or [Reply(404)]
         reply = queue.pop(0) if len(queue) > 1 else queue[0]
         if not reply.raw:

@@ -5,6 +5,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -145,6 +146,35 @@ def test_a_bearer_token_that_has_expired_is_renewed() -> None:
         with client(server) as registry:
             assert b"".join(registry.blob(BLOB)) == b"".join(registry.blob(BLOB)) == DATA
         assert server.logins() == ["Bearer t1", "Bearer t1", "Bearer t2"]
+
+
+def test_an_identity_token_buys_a_token_by_a_form() -> None:
+    with HostileServer({"/token": Reply(200, {}, b'{"access_token":"t"}')}) as server:
+        challenge = f'Bearer realm="{server.url}/token",service="s",scope="repository:app:pull repository:base:pull"'
+        server.replies[PATH] = [Reply(401, {"WWW-Authenticate": challenge}), Reply(200, {}, DATA)]
+        assert fetched(server, Credentials("", "", "identity")) == DATA
+        asked = next(request for request in server.asked if request.method == "POST")
+        form = parse_qs(asked.form.decode())
+        assert (asked.path, asked.authorization) == ("/token", None)
+        assert (form["grant_type"], form["refresh_token"]) == (["refresh_token"], ["identity"])
+        assert form["scope"] == ["repository:app:pull repository:base:pull"]
+        assert server.logins() == ["Bearer t"]
+
+
+def test_each_of_several_scopes_is_asked_for() -> None:
+    with HostileServer({"/token": Reply(200, {}, b'{"token":"t"}')}) as server:
+        challenge = f'Bearer realm="{server.url}/token",scope="repository:app:pull repository:base:pull"'
+        server.replies[PATH] = [Reply(401, {"WWW-Authenticate": challenge}), Reply(200, {}, DATA)]
+        assert fetched(server) == DATA
+        asked = next(request.path for request in server.asked if request.path.startswith("/token"))
+        assert parse_qs(urlsplit(asked).query)["scope"] == ["repository:app:pull", "repository:base:pull"]
+
+
+def test_an_identity_token_is_not_sent_as_a_password() -> None:
+    with HostileServer({PATH: Reply(401, {"WWW-Authenticate": 'Basic realm="x"'})}) as server:
+        with pytest.raises(Denied):
+            fetched(server, Credentials("", "", "identity"))
+        assert server.logins() == []
 
 
 def test_a_token_service_on_another_plain_host_gets_no_credentials() -> None:
