@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -185,7 +185,8 @@ class HttpGit:
     """A web server for the repositories below `folder`: `url("x.git")`. Switches may be set while it runs.
 
     `login`: basic auth is wanted. `cut_after`: so many bytes of a pack's reply are sent, then the connection is reset.
-    `redirect`: every request is sent on to that URL plus its own path. `asked`: all requests so far.
+    `redirect`: every request is sent on to that URL plus its own path. `asked`: all requests so far. `before`: called
+    with each request before it is answered, in a thread of its own.
     """
 
     folder: Path
@@ -194,6 +195,7 @@ class HttpGit:
     cut_after: int | None = None
     redirect: str = ""
     asked: list[Asked] = field(default_factory=list)
+    before: Callable[[Asked], object] | None = None
     port: int = 0
     _server: ThreadingHTTPServer | None = None
 
@@ -258,8 +260,11 @@ class _Bridge(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         given = self.headers.get("Authorization", "")
-        self.git.asked.append(Asked(self.command, self.path, given))
+        asked = Asked(self.command, self.path, given)
+        self.git.asked.append(asked)
         body = self._body()
+        if self.git.before is not None:
+            self.git.before(asked)
         if self.git.redirect:
             self.send_response(301)
             self.send_header("Location", self.git.redirect + self.path)

@@ -32,6 +32,7 @@ from reconciler.sources.git_faults import (
     distrusted,
     empty,
     no_such_ref,
+    over_limit,
     refusal,
     words,
 )
@@ -83,7 +84,7 @@ class BoundedGit(git.Git):
         it with pipes, for who talks to it.
         """
         limits = self._commands.limits
-        file = max(limits.pack, _OUTPUT) if self._writes(command) else _OUTPUT
+        file = limits.pack if self._writes(command) else _OUTPUT
         argv = bounded(command, memory=limits.memory, file=file, cpu=limits.cpu)
         if as_process:
             child = self._commands.launcher.start(argv, stdin=istream, stdout=istream, cwd="/", env=self._env)
@@ -142,12 +143,14 @@ class GitFetcher:
     def tree(self, revision: str) -> Iterator[Tree]:
         """See `Fetcher.tree`. What turns out damaged is marked, so that the next `fetch` begins anew."""
         if not self.held(revision):
+            if (self._copy / _HELD / revision).exists():
+                self._mark()
             raise _not_held(self._where, revision)
         run = self._git()
         try:
             yield GitTree(_Store(run, self._copy), revision, self._what.path, self._where)
         except Damaged:
-            fsio.write_atomic(self._copy / _MARK, b"")
+            self._mark()
             raise
         finally:
             run.clear_cache()
@@ -178,6 +181,9 @@ class GitFetcher:
                     run.ask("repack", "-a", "-d", "-q")
             except _Ended as error:
                 raise Failed(f"tidying the copy of {self._where}: {words(error.words)}") from error
+
+    def _mark(self) -> None:
+        fsio.write_atomic(self._copy / _MARK, b"")
 
     def _git(self) -> BoundedGit:
         return BoundedGit(self._copy, self._commands)
@@ -226,7 +232,7 @@ class GitFetcher:
                     f"+{self._what.ref.remote}:{_TIP}",
                 )
             except _Ended as error:
-                raise self._explained(run, error.words) from None
+                raise self._explained(run, copy, error.words) from None
             except TimedOut:
                 seconds = self._commands.limits.seconds
                 raise TimedOut(
@@ -236,6 +242,7 @@ class GitFetcher:
         run = BoundedGit(copy, self._commands)
         try:
             commit = self._tip(run)
+            run.ask("cat-file", "-e", f"{commit}^{{tree}}")
             run.ask("update-ref", f"{_HELD}{commit}", commit)
         except _Ended as error:
             raise Damaged(f"the copy of {self._where} cannot be read: {words(error.words)}") from None
@@ -245,14 +252,21 @@ class GitFetcher:
         found = run.ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{_TIP}^{{commit}}")
         return found.decode().strip()
 
-    def _explained(self, run: BoundedGit, stderr: str) -> AgentError:
+    def _explained(self, run: BoundedGit, copy: Path, stderr: str) -> AgentError:
         """The error for a fetch that failed, after another look at what git does not say."""
         if MISSING_REF.search(stderr):
             return self._missing(run)
         error = refusal(self._where, stderr)
+        if isinstance(error, Cut) and self._full(copy):
+            return over_limit(self._where, "")
         if isinstance(error, Untrusted) and self._what.address.scheme == "https":
             return distrusted(self._where, certificate_fault(self._what.address, self._shown.ca)) or error
         return error
+
+    def _full(self, copy: Path) -> bool:
+        """Whether the pack that was being written is as large as it may be: git does not say that this ended it."""
+        most = self._commands.limits.pack >> 9 << 9
+        return any(path.stat().st_size >= most for path in copy.glob("objects/pack/tmp_pack_*"))
 
     def _missing(self, run: BoundedGit) -> AgentError:
         kind = "--tags" if self._what.ref.kind == "tag" else "--heads"

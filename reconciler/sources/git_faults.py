@@ -51,7 +51,8 @@ class NoSuchRef(NotFound):
 _Make = Callable[[str, str], AgentError]
 
 
-def _over_limit(where: str, _: str) -> AgentError:
+def over_limit(where: str, _: str) -> AgentError:
+    """The repository, or one object of it, goes beyond what git may use here."""
     return OverLimit(
         f"{where} is larger than this node takes",
         advice="Make the repository smaller: manifests belong in one of their own, without large files.",
@@ -125,7 +126,7 @@ def _damaged(where: str, words: str) -> AgentError:
 _TABLE: Final[Sequence[tuple[re.Pattern[str], _Make]]] = [
     (re.compile(pattern), make)
     for pattern, make in (
-        (r"died of signal (24|25)|File too large|[Oo]ut of memory|Cannot allocate memory|exceeds maximum", _over_limit),
+        (r"died of signal (24|25)|File too large|[Oo]ut of memory|Cannot allocate memory|exceeds maximum", over_limit),
         (r"No space left on device|Disk quota exceeded|Read-only file system", _no_space),
         (r"certificate verification failed|SSL certificate problem|does not match target host name", _certificate),
         (r"SSL: no alternative certificate|certificate subject name", _certificate),
