@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
+from reconciler.cli import completing
 from reconciler.cli.checks import Finding, Level, findings
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.terminal import INDENT, paint, printable, say
 from reconciler.cli.texts import counted
 
 COLOURS = {Level.OK: "green", Level.LIMITED: "yellow", Level.MISSING: "red"}
+OWN_NAME = "\0"
 PACKAGES = "apt-get install "
 
 
 @click.command("doctor")
+@click.option(
+    "--bundle",
+    is_flag=False,
+    flag_value=OWN_NAME,
+    metavar="[FILE]",
+    shell_complete=completing.files,
+    help="Write a support bundle without secrets [reconciler-….tar.gz].",
+)
+@click.option("--with-logs", is_flag=True, help="With the ends of the workloads' logs in the bundle.")
 @pass_node
-def command(node: Node) -> int:
+def command(node: Node, bundle: str | None, with_logs: bool) -> int:
     """What this node can do, and what to install for the rest. Works without root, and changes nothing.
 
     Exit code 0: containers can run here; 1: something that they need is missing.
 
     \b
-    Example:
+    Examples:
       reconciler doctor
+      reconciler doctor --bundle
     """
+    if with_logs and bundle is None:
+        raise click.UsageError("--with-logs goes with --bundle.")
     found = list(findings(node.paths.root))
-    say("\n".join(report(found)))
+    lines = report(found)
+    say("\n".join(lines))
+    if bundle is not None:
+        from reconciler.cli.bundle import write_bundle
+
+        path = write_bundle(node, lines, None if bundle == OWN_NAME else Path(bundle), with_logs=with_logs)
+        say(f"The bundle is {path}: look through it before you give it away.")
     return 1 if any(one.level is Level.MISSING for one in found) else 0
 
 
