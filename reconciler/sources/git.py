@@ -243,7 +243,8 @@ class GitFetcher:
         try:
             commit = self._tip(run)
             run.ask("cat-file", "-e", f"{commit}^{{tree}}")
-            run.ask("update-ref", f"{_HELD}{commit}", commit)
+            if not (copy / _HELD / commit).exists():
+                run.ask("update-ref", f"{_HELD}{commit}", commit)
         except _Ended as error:
             raise Damaged(f"the copy of {self._where} cannot be read: {words(error.words)}") from None
         return commit

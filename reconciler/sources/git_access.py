@@ -49,14 +49,13 @@ READING: Final[Mapping[str, str]] = {
 
 OPTIONS: Final = (
     *("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never"),
-    *("-c", "submodule.recurse=false", "-c", "gc.auto=0", "-c", "maintenance.auto=false"),
+    *("-c", "submodule.recurse=false", "-c", "gc.auto=0", "-c", "maintenance.auto=false", "-c", "core.fsync=all"),
 )
 """Before every command: stronger than any file of configuration."""
 
-# Memory: nothing large is inflated whole, and little of a pack is mapped at once. Objects are on disk before refs are.
+# Memory: nothing large is inflated whole, and little of a pack is mapped at once.
 _CONFIG: Final = """\
 [core]
-    fsync = all
     bigFileThreshold = 4m
     packedGitWindowSize = 16m
     packedGitLimit = 128m
@@ -170,7 +169,10 @@ def _config(folder: Path, address: GitAddress, shown: Access) -> str:
         name, password = (quote(part, safe="") for part in shown.login)
         line = f"{address.scheme}://{name}:{password}@{address.origin.partition('://')[2]}\n"
         stored = _file(folder, "login", line.encode())
-        lines += [f"[credential {_quoted(address.origin)}]", f"    helper = {_quoted(f'store --file={stored}')}"]
+        lines += [
+            f"[credential {_quoted(address.origin)}]",
+            f"    helper = {_quoted(f'store --file={shlex.quote(str(stored))}')}",
+        ]
     return "\n".join([*lines, ""])
 
 
@@ -183,16 +185,17 @@ def _ssh(folder: Path, pinned: Path, shown: Access) -> list[str]:
     """ssh that asks nobody, reads no configuration, and offers the one key. Without known hosts the key that a server
     shows first is pinned; another one is refused from then on."""
     known = _file(folder, "known_hosts", shown.known_hosts)
+    key = _file(folder, "key", shown.ssh_key)
     options = {
         "BatchMode": "yes",
         "StrictHostKeyChecking": "yes" if known is not None else "accept-new",
-        "UserKnownHostsFile": str(known or pinned),
+        "UserKnownHostsFile": _ssh_path(known or pinned),
         "GlobalKnownHostsFile": "/dev/null",
         "UpdateHostKeys": "no",
         "HashKnownHosts": "no",
         "IdentitiesOnly": "yes",
         "IdentityAgent": "none",
-        "IdentityFile": str(_file(folder, "key", shown.ssh_key) or "none"),
+        "IdentityFile": "none" if key is None else _ssh_path(key),
         "ForwardAgent": "no",
         "ClearAllForwardings": "yes",
         "PermitLocalCommand": "no",
@@ -203,6 +206,11 @@ def _ssh(folder: Path, pinned: Path, shown: Access) -> list[str]:
         "ServerAliveCountMax": "3",
     }
     return ["ssh", "-F", "none", *(part for name, value in options.items() for part in ("-o", f"{name}={value}"))]
+
+
+def _ssh_path(path: Path) -> str:
+    """A path as ssh's options take it: it would part them at spaces, and put other things in for `%`."""
+    return '"' + str(path).replace("%", "%%") + '"'
 
 
 def _file(folder: Path, name: str, content: bytes | Path | None) -> Path | None:

@@ -141,7 +141,7 @@ _TABLE: Final[Sequence[tuple[re.Pattern[str], _Make]]] = [
         (r"mismatched algorithms|unknown object format|unsupported hash", _sha256),
         (r"repository '.*' not found|not appear to be a git repository|returned error: 404", _no_repository),
         (r"[Rr]epository not found|not valid: is this a git repository|No such file or directory", _no_repository),
-        (r"not a git repository|bad object|is empty$|is corrupt|does not match index|not a valid object", _damaged),
+        (r"not a git repository|bad object|is empty$|is corrupt|does not match index|a valid object", _damaged),
         (r"bad (config|signature|tree|ref)|inflate|unresolved deltas|unable to (read|find) |broken", _damaged),
         (r"missing (blob|tree|commit)|invalid (sha1|object|ref)|cannot lock ref|reference|packed-refs", _damaged),
         (r"git died of signal|early EOF|hung up|RPC failed|unexpected disconnect|index-pack|Empty reply", _cut),

@@ -1,7 +1,6 @@
 """Every way to a repository, against real servers: what comes, what is shown to whom, and how it fails in words."""
 
 import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -350,6 +349,27 @@ def test_no_program_but_git_ssh_and_the_shell_that_bounds_them_is_started(ground
         assert programs <= {"git", "sh", "ssh", "git-upload-pack", "git-remote-https"}, programs
 
 
-def test_the_version_of_git_is_one_that_is_known_to_do_this() -> None:
-    said = subprocess.run(["git", "version"], capture_output=True, text=True, check=True).stdout
-    assert tuple(map(int, said.split()[2].split(".")[:2])) >= (2, 38)
+def test_a_git_that_would_obey_other_configuration_is_refused(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = ground.repository({"a.yaml": "1"})
+    old = ground.folder / "bin" / "git"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\necho git version 2.31.9\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{old.parent}:{os.environ['PATH']}")
+    with pytest.raises(Unsupported) as refused:
+        ground.fetcher(origin)
+    assert "2.31.9" in refused.value.message
+
+
+def test_folders_may_have_any_names(tmp_path: Path, certificate: Certificate, git_ssh: SshGit) -> None:
+    ground = Ground(tmp_path / "it's a %h folder $HOME; #1")
+    origin = ground.repository({"a.yaml": "1"})
+    key = git_ssh.client.read_bytes()
+    with HttpGit(ground.folder / "served", certificate, LOGIN) as served:
+        web = ground.fetcher(served.url("nodes.git"), Access(LOGIN, ca=certificate.ca.read_bytes()))
+        assert web.fetch() == origin.tip()
+    plain = tmp_path / "plain.git"
+    plain.symlink_to(origin.folder)
+    for known in (None, git_ssh.known_hosts.read_bytes()):
+        assert ground.fetcher(git_ssh.url(plain), Access(ssh_key=key, known_hosts=known)).fetch() == origin.tip()
+    assert (ground.home.folder / "known_hosts").exists()
