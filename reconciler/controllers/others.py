@@ -8,6 +8,7 @@ from typing import Any, Final
 from core.runtime.ports import SandboxPhase, TaskPhase
 from reconciler.decide.attempts import Memory
 from reconciler.decide.facts import Facts, ImageFacts, Now, PlainFacts, SandboxFacts, SnapshotFacts, VolumeFacts
+from reconciler.decide.freshness import stale
 from reconciler.decide.others import (
     image_wish,
     on_bridge,
@@ -77,7 +78,7 @@ class ImageController:
     def plan(self, facts: Facts, now: Now) -> Plan:
         """Pull, name, keep, forget."""
         assert isinstance(facts, ImageFacts)
-        return plan_image(facts, ImageSpec.model_validate(facts.obj.spec))
+        return plan_image(facts, ImageSpec.model_validate(facts.obj.spec), now.wall)
 
     def detail(self, facts: Facts, plan: Plan) -> Detail:
         """What it is: digest, platform, layers; or how far the fetching is."""
@@ -90,7 +91,8 @@ class ImageController:
         names = ("digest", "mediaType", "platform", "size", "layers", "pulledFrom", "bytesFetched")
         fields = {name: record[name] for name in names if name in record}
         fields["snapshot"] = snapshot_name(str(record["driver"]), str(record["chain"]))
-        return Detail(True, "Unpacked", f"{record['digest']} for {record['platform']}", fields)
+        old = stale(ImageSpec.model_validate(facts.obj.spec), record)
+        return Detail(True, "Unpacked", f"{record['digest']} for {record['platform']}", fields, old)
 
 
 class SnapshotController:

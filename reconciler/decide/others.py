@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from core.runtime.ports import SandboxPhase
 from reconciler.decide.facts import ImageFacts, SandboxFacts, SandboxSeen, SnapshotFacts, VolumeFacts
+from reconciler.decide.freshness import follows, is_due
 from reconciler.model.actions import (
     Action,
     Await,
+    CheckImage,
     Disown,
     EnsureOwned,
     ForgetImage,
@@ -66,8 +68,8 @@ def image_wish(
     return wish
 
 
-def plan_image(facts: ImageFacts, spec: ImageSpec) -> Plan:
-    """Pull it, name its snapshot, keep it; forget its blobs when it goes."""
+def plan_image(facts: ImageFacts, spec: ImageSpec, wall: float) -> Plan:
+    """Pull it, name its snapshot, keep it, follow its tag; forget its blobs when it goes. `wall`: now, for the tag."""
     key, record = facts.obj.key, facts.obj.record
     if facts.obj.deleted is not None:
         held = _in_use(facts.obj, facts.users)
@@ -76,17 +78,25 @@ def plan_image(facts: ImageFacts, spec: ImageSpec) -> Plan:
         return Plan((EnsureOwned(key, snapshot_of(record)),))  # before it becomes another: files never lack a name
     wish = image_wish(facts.obj.spec, facts.default_platform, facts.archive, record)
     secret = spec.credentials.secret if spec.credentials is not None else ""
-    if record.get("wish") != wish or not facts.unpacked:
+    moved = bool(record.get("next")) and follows(spec)
+    if record.get("wish") != wish or not facts.unpacked or moved:
         if facts.secret_missing:
             return Plan(
                 (), (Await("SecretMissing", f"secret/{secret} is not there", None, True, f"Apply Secret {secret}."),)
             )
         local, archive = spec.pull_policy == "Never", wish.get("archive", "")
-        pull = PullImage(key, wish["ref"], wish["platform"], wish["driver"], secret, local, archive)
-        return Plan((pull,), (), "pull" if not record else "changed")
+        anew = spec.pull_policy == "Always" or moved
+        pull = PullImage(key, wish["ref"], wish["platform"], wish["driver"], secret, local, anew and not local, archive)
+        return Plan((pull,), (), "pull" if not record else "tag moved" if moved else "changed")
     if facts.snapshot_going:
         return Plan((), (Await("SnapshotGoing", "the object that names its snapshot is being removed", _POLL),))
-    return Plan(tuple(Disown(one, key) for one in sorted(facts.former)))
+    if is_due(spec, record, wall):
+        return Plan((*_former(facts), CheckImage(key, wish["ref"], secret)), (), "tag to be asked for")
+    return Plan(_former(facts))
+
+
+def _former(facts: ImageFacts) -> tuple[Disown, ...]:
+    return tuple(Disown(one, facts.obj.key) for one in sorted(facts.former))
 
 
 def _image_teardown(facts: ImageFacts) -> Plan:

@@ -10,14 +10,15 @@ from typing import Any, Final
 from core import telemetry
 from core.clock import Clock
 from core.digest import Digest
-from core.errors import Invalid, NotFound
+from core.errors import AgentError, Invalid, NotFound
 from core.snapshots.ports import SnapshotInUse, SnapshotKind
 from core.transfer import platform, reference
 from core.transfer.platform import Platform
 from core.transfer.ports import Descriptor, LayerState, PulledImage, Remote, Unpacker
+from reconciler.decide.freshness import answered, unanswered
 from reconciler.engine.observe import Eyes
 from reconciler.engine.remotes import Remotes
-from reconciler.model.actions import ForgetImage, PullImage, RemoveChain
+from reconciler.model.actions import CheckImage, ForgetImage, PullImage, RemoveChain
 from reconciler.model.identity import Key, Kind
 from reconciler.model.kinds.secret import SecretSpec
 from reconciler.model.objects import Object, with_record
@@ -127,28 +128,40 @@ class ImageHands:
         common |= {"parallel": settings.parallel, "keep_free": settings.keep_free}
         try:
             with self._eyes.node.content.span() as span:
-                with self._remote(action, wanted) as remote:
+                with self._remote(action, wanted) as (remote, told):
                     image = pull(remote, wanted, span=span, cancelled=unwanted, **common)
-                self._remember(action, image)
+                self._remember(action, image, told)
         finally:
             self._eyes.note_progress(action.key, {})
 
     @contextlib.contextmanager
-    def _remote(self, action: PullImage, wanted: Platform) -> Iterator[Remote]:
-        """Where the image comes from: its archive, what is held already, or its registry."""
+    def _remote(self, action: PullImage, wanted: Platform) -> Iterator[tuple[Remote, Mapping[str, Any]]]:
+        """Where the image comes from (its archive, what is held already, or its registry), and how fresh that is."""
+        from core.retrying import connecting
         from core.transfer.pull import Held
+
+        asked = {"checkedAt": self._clock.wall(), "stale": None, "next": None}
 
         if action.archive:
             from core.transfer.archive import Archive
 
             path = Path(action.archive.rpartition("|")[0])
             with Archive(path, reference.parse(action.ref), wanted, self._eyes.node.content.folder) as archive:
-                yield archive
-        elif (held := self._held(action)) is not None:
-            yield Held(held, action.ref, "content")
-        else:
-            with self._remotes.open(reference.parse(action.ref), self._secret(action), action.secret) as registry:
-                yield registry
+                yield archive, {}
+            return
+        held = self._held(action)
+        if held is not None and not action.anew:
+            yield Held(held, action.ref, "content"), {}
+            return
+        with self._remotes.open(reference.parse(action.ref), self._secret(action.secret), action.secret) as registry:
+            try:
+                if held is not None:
+                    connecting(self._clock, registry.resolve)
+            except AgentError as error:
+                asked |= {"next": None, **unanswered(error, self._clock.wall())}
+                yield Held(held, action.ref, "content") if held is not None else registry, asked
+            else:
+                yield registry, asked
 
     def _held(self, action: PullImage) -> Descriptor | None:
         """What the reference was resolved to, by this image or another, when all of it is held."""
@@ -166,14 +179,30 @@ class ImageHands:
             raise NotFound(f"{action.ref} is not held on this node, and pullPolicy is Never", advice=advice)
         return None
 
-    def _secret(self, action: PullImage) -> Mapping[str, bytes]:
-        obj = self._eyes.store.get(Key(Kind.SECRET, action.secret)) if action.secret else None
+    def check(self, action: CheckImage) -> None:
+        """Ask what the tag means, and remember the answer; that there is none is remembered too, and no fault."""
+        from core.retrying import connecting
+
+        wall = self._clock.wall
+        try:
+            named = reference.parse(action.ref)
+            with self._remotes.open(named, self._secret(action.secret), action.secret) as registry:
+                found = connecting(self._clock, registry.resolve)
+        except AgentError as error:
+            told = unanswered(error, wall())
+            modify(self._eyes.store, action.key, lambda obj: with_record(obj, told))
+            return
+        target = _as_json(found)
+        modify(self._eyes.store, action.key, lambda obj: with_record(obj, answered(obj.record, target, wall())))
+
+    def _secret(self, name: str) -> Mapping[str, bytes]:
+        obj = self._eyes.store.get(Key(Kind.SECRET, name)) if name else None
         found = SecretSpec.model_validate(obj.spec).contents() if obj is not None else {}
-        if action.secret and not found:
-            raise Invalid(f"secret/{action.secret} holds no login", advice="Give it the keys username and password.")
+        if name and not found:
+            raise Invalid(f"secret/{name} holds no login", advice="Give it the keys username and password.")
         return found
 
-    def _remember(self, action: PullImage, image: PulledImage) -> None:
+    def _remember(self, action: PullImage, image: PulledImage, told: Mapping[str, Any]) -> None:
         size = sum(layer.size for layer in image.layers)
         telemetry.note(digest=str(image.target.digest), layers=len(image.layers), size=size)
         telemetry.note(fetched=image.bytes_fetched, host=image.pulled_from)
@@ -185,11 +214,7 @@ class ImageHands:
             "chain": image.chain,
             "digest": str(image.target.digest),
             "mediaType": image.target.media_type,
-            "target": {
-                "mediaType": image.target.media_type,
-                "digest": str(image.target.digest),
-                "size": image.target.size,
-            },
+            "target": _as_json(image.target),
             "platform": image.platform,
             "size": size,
             "layers": [
@@ -200,6 +225,10 @@ class ImageHands:
             "blobs": [str(blob) for blob in image.blobs],
             "pulledFrom": image.pulled_from,
             "bytesFetched": image.bytes_fetched,
+            "checkedAt": None,
+            "stale": None,
+            "next": None,
+            **told,
         }
         modify(self._eyes.store, action.key, lambda obj: with_record(obj, record))
 
@@ -238,6 +267,11 @@ class ImageHands:
                 needed.add(chain)
                 chain = parents.get(chain)
         return needed
+
+
+def _as_json(descriptor: Descriptor) -> dict[str, Any]:
+    """A descriptor as records have it."""
+    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
 
 
 def _stays(obj: Object, going: Key) -> bool:

@@ -19,6 +19,7 @@ from reconciler.engine.observe import Eyes
 from reconciler.engine.tasks import TaskHands
 from reconciler.model.actions import (
     Action,
+    CheckImage,
     CreateTask,
     DeleteTask,
     Disown,
@@ -72,6 +73,8 @@ class NodeHands:
                 self._record(action)
             case PullImage():
                 self._images.pull(action)
+            case CheckImage():
+                self._images.check(action)
             case ForgetImage():
                 self._images.forget(action)
             case RemoveChain():

@@ -20,6 +20,7 @@ from reconciler.decide.summary import is_true, settled
 from reconciler.engine.lanes import Lanes
 from reconciler.model.actions import (
     Action,
+    CheckImage,
     CreateTask,
     DeleteTask,
     Disown,
@@ -40,6 +41,7 @@ from reconciler.store.port import ObjectStore
 
 _NAMES: Final[Mapping[type, str]] = {
     PullImage: "image.pull",
+    CheckImage: "image.check",
     MakeSandbox: "sandbox.create",
     PrepareTask: "container.prepare",
     CreateTask: "container.create",

@@ -64,8 +64,20 @@ class PullImage:
     secret: str
     """The name of the Secret with the login, or ""."""
     local_only: bool = False
+    anew: bool = False
+    """Whether the registry is asked what the name means even where something of that name is held."""
     archive: str = ""
     """Where it comes from instead of a registry: an archive's path, `|`, and what tells its bytes from others."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckImage:
+    """Ask the registry what an image's tag means now, and remember the answer, or that there is none."""
+
+    phase: ClassVar[str] = "checking"
+    key: Key
+    ref: str
+    secret: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +209,7 @@ Action = (
     | Disown
     | Release
     | PullImage
+    | CheckImage
     | ForgetImage
     | RemoveChain
     | MakeSandbox

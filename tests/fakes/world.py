@@ -25,6 +25,7 @@ from reconciler.controllers.others import (
     VolumeController,
 )
 from reconciler.decide.facts import Attached, StopAsked
+from reconciler.decide.freshness import answered, unanswered
 from reconciler.decide.others import on_bridge
 from reconciler.decide.references import volumes_of
 from reconciler.decide.summary import is_true
@@ -100,7 +101,7 @@ class SimHands:
         match action:
             case do.Remember() | do.EnsureOwned() | do.Disown() | do.Release():
                 self._record(action)
-            case do.PullImage() | do.ForgetImage() | do.RemoveChain():
+            case do.PullImage() | do.CheckImage() | do.ForgetImage() | do.RemoveChain():
                 self._image(action)
             case do.MakeSandbox() | do.RemoveSandbox():
                 self._sandbox(action, error)
@@ -134,7 +135,7 @@ class SimHands:
                 self._boundary()
                 functions.vanish(self.store, released, self.clock.wall())
 
-    def _image(self, action: do.PullImage | do.ForgetImage | do.RemoveChain) -> None:
+    def _image(self, action: do.PullImage | do.CheckImage | do.ForgetImage | do.RemoveChain) -> None:
         match action:
             case do.PullImage(key, ref):
                 if (digest := self.node.registry.get(ref)) is None:
@@ -145,6 +146,8 @@ class SimHands:
                 record = image_record(ref, action.driver, digest, action.platform)
                 functions.modify(self.store, key, lambda obj: with_record(obj, record))
                 self.node.recorded.add((action.driver, record["chain"]))
+            case do.CheckImage(key, ref):
+                self._check(key, ref)
             case do.ForgetImage(key):
                 others = (obj for obj in self.store.list(Kind.IMAGE) if obj.key != key)
                 self.node.blobs &= {blob for obj in others for blob in obj.record.get("blobs", ())}
@@ -155,6 +158,13 @@ class SimHands:
                 needed = {(one["driver"], one["chain"]) for one in (*named, *wanted)}
                 needed |= {task.root for task in self.node.tasks.values() if task.root is not None}
                 self.node.chains = {one for one in self.node.chains if one[0] != driver or one in needed}
+
+    def _check(self, key: Key, ref: str) -> None:
+        record, now = functions.existing(self.store, key).record, self.clock.wall()
+        digest = self.node.registry.get(ref)
+        target = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1}
+        changes = unanswered(NotFound("no such tag"), now) if digest is None else answered(record, target, now)
+        functions.modify(self.store, key, lambda obj: with_record(obj, changes))
 
     def _sandbox(self, action: do.MakeSandbox | do.RemoveSandbox, error: AgentError | None) -> None:
         match action:

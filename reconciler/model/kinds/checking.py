@@ -16,12 +16,14 @@ from reconciler.model.identity import Kind
 from reconciler.model.kinds import SPEC_MODELS
 from reconciler.model.kinds.base import Metadata
 from reconciler.model.kinds.container import container_conflicts
+from reconciler.model.kinds.image import image_conflicts
 from reconciler.model.kinds.later import LATER_FIELDS, LATER_VALUES
 from reconciler.model.kinds.sandbox import sandbox_conflicts
 from reconciler.model.kinds.secret import secret_conflicts
 from reconciler.model.problems import Path, Problem, Wrong
 
 _CONFLICTS: Final[Mapping[Kind, Callable[[Mapping[str, Any]], Iterator[Problem]]]] = {
+    Kind.IMAGE: image_conflicts,
     Kind.CONTAINER: container_conflicts,
     Kind.SANDBOX: sandbox_conflicts,
     Kind.SECRET: secret_conflicts,

@@ -14,7 +14,7 @@ LATER_KINDS: Final = ("Source", "Rollout")
 MADE_BY_THE_AGENT: Final = ("Snapshot", "Node", "Revision", "Event")
 
 LATER_FIELDS: Final[Mapping[Kind, frozenset[str]]] = {
-    Kind.IMAGE: frozenset({"update.range", "update.interval", "verify"}),
+    Kind.IMAGE: frozenset({"update.range", "verify"}),
     Kind.SANDBOX: frozenset({"vm"}),
     Kind.CONTAINER: frozenset({"mounts[].image", "probes", "security.devices"}),
     Kind.VOLUME: frozenset({"size"}),
@@ -31,7 +31,7 @@ def _a_path(value: object) -> bool:
 
 
 LATER_VALUES: Final[Mapping[Kind, Mapping[str, Callable[[object], bool]]]] = {
-    Kind.IMAGE: {"pullPolicy": _among("Always"), "update.policy": _among("Digest", "SemVer")},
+    Kind.IMAGE: {"update.policy": _among("SemVer")},
     Kind.SANDBOX: {
         "shareProcessNamespace": _among(True),
         "userNamespace.mode": _among("auto"),

@@ -19,6 +19,7 @@ from reconciler.decide.others import (
 )
 from reconciler.model.actions import (
     Action,
+    CheckImage,
     Disown,
     EnsureOwned,
     ForgetImage,
@@ -58,13 +59,40 @@ def image(spec: dict[str, Any] | None = None, **more: Any) -> ImageFacts:
     return replace(ImageFacts(obj, "linux/amd64", unpacked=True, has_snapshot_object=True), **more)
 
 
-def planned(facts: ImageFacts) -> Plan:
+def planned(facts: ImageFacts, wall: float = 1000.0) -> Plan:
     """What is next for an image."""
-    return plan_image(facts, ImageSpec.model_validate(facts.obj.spec))
+    return plan_image(facts, ImageSpec.model_validate(facts.obj.spec), wall)
 
 
 def test_an_image_that_is_held_and_named_is_left_alone() -> None:
     assert planned(image()).converged
+
+
+FOLLOWED = {"update": {"policy": "Digest"}}
+
+
+def with_changes(facts: ImageFacts, **changes: Any) -> ImageFacts:
+    return replace(facts, obj=with_record(facts.obj, changes))
+
+
+def test_what_a_tag_means_is_asked_for_when_it_is_time() -> None:
+    asked = with_changes(image(FOLLOWED), checkedAt=900.0)
+    assert planned(asked, 1000.0).converged
+    assert planned(asked, 1300.0).actions == (CheckImage(IMAGE, REF, ""),)
+
+
+def test_a_tag_that_moved_has_the_image_pulled_from_the_registry() -> None:
+    moved = with_changes(image(FOLLOWED), checkedAt=900.0, next={"digest": "sha256:" + "d" * 64})
+    (pull,) = planned(moved).actions
+    assert isinstance(pull, PullImage)
+    assert pull.anew
+    assert planned(replace(moved, obj=replace(moved.obj, spec={"ref": REF}))).converged
+
+
+def test_an_image_that_is_always_pulled_is_not_taken_from_what_is_held() -> None:
+    (pull,) = planned(image({"pullPolicy": "Always"}, unpacked=False)).actions
+    assert isinstance(pull, PullImage)
+    assert pull.anew
 
 
 def test_a_new_image_is_pulled_for_the_nodes_platform() -> None:
@@ -88,7 +116,7 @@ def test_an_archive_is_read_anew_when_it_changed_and_not_when_it_is_gone() -> No
     assert planned(replace(known, archive="/srv/web.tar|7-1")).converged
     assert planned(replace(known, archive="/srv/web.tar|")).converged
     (pull,) = planned(replace(known, archive="/srv/web.tar|7-2")).actions
-    assert pull == PullImage(IMAGE, REF, "linux/amd64", "overlayfs", "", False, "/srv/web.tar|7-2")
+    assert pull == PullImage(IMAGE, REF, "linux/amd64", "overlayfs", "", False, False, "/srv/web.tar|7-2")
     assert kinds(planned(replace(known, archive="/srv/other.tar|"))) == [PullImage]
     assert kinds(planned(replace(facts, archive="/srv/web.tar|7-1"))) == [PullImage]
 
