@@ -84,6 +84,7 @@ SPANS: Final[Mapping[str, str]] = {
     "volume.create": "a volume's folder made",
     "record": "something written to the store before the deed",
     "remove": "an image, sandbox, volume or log removed",
+    "act": "any other action of the engine; `reconciler.action` says which",
 }
 
 METRICS: Final[Mapping[str, Metric]] = {

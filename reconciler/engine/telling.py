@@ -25,12 +25,17 @@ from reconciler.model.actions import (
     DeleteTask,
     Disown,
     EnsureOwned,
+    ForgetImage,
     MakeSandbox,
     MakeVolume,
     PrepareTask,
     PullImage,
     Release,
     Remember,
+    RemoveChain,
+    RemoveLogs,
+    RemoveSandbox,
+    RemoveVolume,
     SignalTask,
     StartTask,
     UpdateTask,
@@ -54,18 +59,23 @@ _NAMES: Final[Mapping[type, str]] = {
     EnsureOwned: "record",
     Disown: "record",
     Release: "record",
+    ForgetImage: "remove",
+    RemoveChain: "remove",
+    RemoveSandbox: "remove",
+    RemoveLogs: "remove",
+    RemoveVolume: "remove",
 }
 
 
 def name_of(action: Action) -> str:
-    """The span's name of an action: what is not named removes something."""
-    return _NAMES.get(type(action), "remove")
+    """The span's name of an action; one that has none of its own is told by its attribute."""
+    return _NAMES.get(type(action), "act")
 
 
 def acting(action: Action) -> Span:
     """The span around performing `action`."""
     if not telemetry.is_on():
-        return telemetry.span("record")
+        return telemetry.span("act")
     span = telemetry.span(name_of(action), action=type(action).__name__)
     match action:
         case PullImage(ref=ref, driver=driver):
