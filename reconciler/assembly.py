@@ -20,6 +20,7 @@ from core.network.own import Bridge
 from core.process import Launcher
 from core.runtime.drivers import Ground, build_table
 from core.runtime.node import read_node
+from core.runtime.probing import PROBES, Prober, told
 from core.runtime.table import RuntimeSpec
 from core.snapshots.driver import FolderSnapshotter
 from core.snapshots.native import NativeSnapshotter
@@ -104,6 +105,7 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
         boot=boot,
         platform=str(platform.of_node()),
         default_runtime=options.config.default_runtime,
+        prober=Prober(launcher, cgroups.hierarchies(), paths.state / PROBES),
     )
     unpackers = {name: partial(_unpacker, driver, launcher) for name, driver in snapshotters.items()}
     remotes = Remotes(transfer_settings(options.config.transfer), launcher, clock, os.environ)
@@ -237,7 +239,7 @@ def _node_fields(node: Node, store: ObjectStore, eyes: Eyes, options: Options) -
         "platform": node.platform,
         "supervised": options.supervised,
         "orphans": orphans,
-        "runtimes": {spec.name: {"driver": spec.driver, "program": spec.program} for spec in node.runtimes.specs},
+        "runtimes": {spec.name: told(spec, node.prober.probe(spec)) for spec in node.runtimes.specs},
         "defaultRuntime": node.default_runtime,
     }
 

@@ -52,6 +52,8 @@ class Node:
 
     place: leftovers.Place
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
+    """What every command's environment has beside ours."""
 
     @property
     def root(self) -> Path:
@@ -83,7 +85,7 @@ class Node:
             text=True,
             timeout=timeout,
             check=False,
-            env={**os.environ, **(env or {})},
+            env={**os.environ, **self.env, **(env or {})},
         )
 
     def spawn(self, *words: str | Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -95,7 +97,7 @@ class Node:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
+                env={**os.environ, **self.env, **(env or {})},
             )
         self.running.append(child)
         return child

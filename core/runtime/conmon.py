@@ -26,14 +26,16 @@ RESIZE: Final = 1
 REOPEN_LOG: Final = 2
 _MESSAGE: Final = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 _CAUSES: Final[tuple[tuple[re.Pattern[str], type[AgentError], str], ...]] = (
-    (re.compile(r"exec: .*(no such file or directory|executable file not found|not a directory)"), NotFound,
+    (re.compile(r"exec: .*(no such file or directory|executable file not found|not a directory)"
+                r"|executable (file|path) .* not found|cannot find executable"), NotFound,
      "The command is not in the image: correct `command`, or the image."),
-    (re.compile(r"exec: .*permission denied|exec: .*is a directory"), Denied,
+    (re.compile(r"exec: .*permission denied|exec: .*is a directory|(open|exec(utable file)?) .*: Permission denied"),
+     Denied,
      "The command is in the image but is not an executable file for this user."),
-    (re.compile(r"exec format error"), Unsupported, "It is built for another architecture, or has no #! line."),
+    (re.compile(r"(?i)exec format error"), Unsupported, "It is built for another architecture, or has no #! line."),
     (re.compile(r"(?i)no space left on device"), NoSpace, ""),
     (re.compile(r"already exists"), Conflict, ""),
-    (re.compile(r"container does not exist|no such container"), NotFound, ""),
+    (re.compile(r"container does not exist|no such container|error opening file .*/status"), NotFound, ""),
     (re.compile(r"OOM-killed|memory limit too low"), Invalid, "Raise `resources.memory`."),
     (re.compile(r"error mounting|mountpoint|not a directory"), Invalid,
      "A mount does not fit the image: a file on a folder, a folder on a file, or a source that is not there."),
@@ -117,7 +119,9 @@ def _creating(pidfile: Path) -> bool:
         return True
     for child in children:
         with contextlib.suppress(OSError):  # it ended while we looked
-            if b"create" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+            # crun leaves its own command line to the first process, which is in another pid namespace already.
+            ours = os.readlink(f"/proc/{child}/ns/pid") == os.readlink("/proc/self/ns/pid")
+            if ours and b"create" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
                 return True
     return False
 

@@ -43,6 +43,10 @@ DRIVERS: Final[Mapping[str, Callable[[Ground], Driver]]] = {"oci": _oci}
 
 def build_table(ground: Ground, configured: Iterable[RuntimeSpec] = ()) -> RuntimeTable:
     """The built-in runtimes and the configured ones, which win over those of their name."""
-    specs = {spec.name: spec for spec in (*BUILT_IN, *configured)}
     drivers = {name: make(ground) for name, make in DRIVERS.items()}
-    return RuntimeTable(ground.state, tuple(specs.values()), drivers)
+    return RuntimeTable(ground.state, all_runtimes(configured), drivers)
+
+
+def all_runtimes(configured: Iterable[RuntimeSpec]) -> tuple[RuntimeSpec, ...]:
+    """Every runtime that may be asked for."""
+    return tuple({spec.name: spec for spec in (*BUILT_IN, *configured)}.values())

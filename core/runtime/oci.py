@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal as signals
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from core.proc import ProcessId
 from core.process import Launcher, find, foreground
 from core.runtime import conmon, limits
 from core.runtime.bundle import Bundle, Bundles, Made, Record, checked_group, sweep
+from core.runtime.joining import joined
 from core.runtime.observing import Eyes
 from core.runtime.ports import (
     ExecSpec,
@@ -148,6 +150,7 @@ class OciShim:
             argv = monitor.command(id, path, bundle.record)
             first, own = conmon.launch(self._launcher, argv, path, timeout=CREATE_SECONDS)
             self._move_out(own)
+            self._settle(first, bundle.record.cgroup)
             self.bundles.complete(id, Made(self._identity(first, id), self._identity(own, id)))
         return self._eyes.state(id)
 
@@ -166,6 +169,12 @@ class OciShim:
                 cgroups.enter(group, monitor)
             except FileNotFoundError:
                 cgroups.enter(cgroups.make(hierarchy, f"{self._group}/monitors"), monitor)
+
+    def _settle(self, first: int, group: str) -> None:
+        # A runtime that does not know the hierarchy in which we are tracked leaves the task there where it was born.
+        tracking, helpers = self._found.tracking, self._launcher.group
+        if tracking is not None and helpers is not None and first in cgroups.members(helpers):
+            cgroups.enter(cgroups.make(tracking, group), first)
 
     def start(self, id: str) -> TaskState:
         """CREATED → RUNNING (or STOPPED already, when it was quick)."""
@@ -210,18 +219,21 @@ class OciShim:
 
     def exec(self, id: str, process: ExecSpec) -> int:
         """Runs in the foreground; `user` is `uid[:gid[,gid…]]` in numbers (see `rootfs.resolve_user`)."""
-        return foreground(self.exec_command(id, process))
+        with self.exec_command(id, process) as argv:
+            return foreground(argv)
 
-    def exec_command(self, id: str, process: ExecSpec) -> list[str]:
-        """The command line that `exec` runs: for who wants to run it with a limit of time, as a probe does."""
+    @contextlib.contextmanager
+    def exec_command(self, id: str, process: ExecSpec) -> Iterator[list[str]]:
+        """The command line that `exec` runs, good for the block: for who wants to run it with a limit of time."""
         self._living(id)
-        uid_gid, *more = process.user.split(",")
-        options = ["--cwd", process.cwd] if process.cwd else []
-        options += ["--tty"] if process.tty else []
-        options += ["--user", uid_gid] if uid_gid else []
-        options += [word for gid in more for word in ("--additional-gids", gid)]
-        options += [word for pair in process.env for word in ("--env", pair)]
-        return self._command("exec", *options, id, *process.args)
+        bundle = self.bundles.path(id)
+        first = json.loads((bundle / "config.json").read_bytes())["process"]
+        described = bundle / f"exec-{secrets.token_hex(8)}.json"
+        fsio.write_atomic(described, json.dumps(joined(first, process)).encode(), durable=False)
+        try:
+            yield self._command("exec", "--process", str(described), id)
+        finally:
+            described.unlink(missing_ok=True)
 
     def resize(self, id: str, columns: int, rows: int) -> None:
         """The size of its terminal, through the monitor."""

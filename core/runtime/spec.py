@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from core.errors import Invalid
 from core.runtime import seccomp
+from core.runtime.joining import oci_user
 from core.runtime.node import Device, Node
 
 OCI_VERSION: Final = "1.0.2"
@@ -165,7 +166,7 @@ def _process(wanted: Wanted, capabilities: list[str], node: Node, notes: list[st
     user = wanted.user
     return {
         "terminal": wanted.terminal,
-        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
+        "user": oci_user(user.uid, user.gid, user.groups),
         "args": list(wanted.args),
         "env": env,
         "cwd": _cwd(wanted.cwd),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,19 +18,20 @@ from core import cgroups, proc
 from core.errors import AgentError, MissingTool
 from core.fsio import free_bytes
 from core.process import Launcher, find
+from core.runtime.probing import Probe
+from core.runtime.table import RuntimeSpec
 from reconciler.cli.texts import amount
 
 ENOUGH_DISK: Final = 1 << 30
 OLDEST_KERNEL: Final = (5, 12)
 """openat2 (5.6), open_tree and mount_setattr (5.12)."""
-_NEEDED: Final = ("runc", "conmon")
+_NEEDED: Final = ("conmon",)
 _PROGRAMS: Final = (
-    ("runc", "runc", "runs containers"),
     ("conmon", "conmon", "watches each container, also while the agent is away"),
-    ("crun", "crun", "another runtime"),
     ("catatonit", "catatonit", "the init of shared process namespaces"),
     ("git", "git", "sources in git repositories"),
 )
+_BUILT_IN: Final = ("runc", "crun")
 _CAPABILITIES: Final = {
     0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER", 5: "KILL", 6: "SETGID", 7: "SETUID", 8: "SETPCAP", 12: "NET_ADMIN",
     18: "SYS_CHROOT", 21: "SYS_ADMIN", 24: "SYS_RESOURCE", 27: "MKNOD", 31: "SETFCAP",
@@ -57,12 +58,17 @@ class Finding:
     advice: str = ""
 
 
-def findings(root: Path) -> Iterator[Finding]:
-    """All checks, in the order in which a person wants to read them; `root` is where data will lie."""
+def findings(root: Path, runtimes: Sequence[tuple[RuntimeSpec, Probe]] = ()) -> Iterator[Finding]:
+    """All checks, in the order in which a person wants to read them; `root` is where data will lie.
+
+    `runtimes`: those that may be asked for, with what they answered.
+    """
     for check in (user, kernel, capabilities, mount_namespace, control_groups, overlay, lambda: disk(root)):
         yield _guarded(check)
     for program, package, use in _PROGRAMS:
         yield tool(program, package, use)
+    for spec, probe in runtimes:
+        yield runtime(spec, probe)
 
 
 def _guarded(check: Callable[[], Finding]) -> Finding:
@@ -146,6 +152,18 @@ def disk(root: Path) -> Finding:
     return Finding(
         Level.LIMITED, "disk", f"only {amount(free)} free for {root}", "Free space, or choose another --root."
     )
+
+
+def runtime(spec: RuntimeSpec, probe: Probe) -> Finding:
+    """Whether a runtime works, and what it can do. Only runc must be there: it is taken unless told otherwise."""
+    subject = f"runtime {spec.name}" if spec.name not in _BUILT_IN else spec.name
+    if probe.problem:
+        level = Level.MISSING if spec.name == "runc" else Level.LIMITED
+        return Finding(level, subject, f"{probe.problem} (runs containers)", probe.advice)
+    told = {name: value for name, value in probe.can.items() if name != "namespaces"}
+    can = [name if value is True else f"{name} {'+'.join(value)}" for name, value in told.items() if value]
+    level = Level.LIMITED if probe.warnings else Level.OK
+    return Finding(level, subject, f"{probe.version} ({probe.path}): {', '.join(can)}", "; ".join(probe.warnings))
 
 
 def tool(program: str, package: str, use: str) -> Finding:

@@ -10,6 +10,7 @@ import click
 from reconciler.cli import completing
 from reconciler.cli.checks import Finding, Level, findings
 from reconciler.cli.context import Node, pass_node
+from reconciler.cli.runtimes import prober_of, runtimes_of
 from reconciler.cli.terminal import INDENT, paint, printable, say
 from reconciler.cli.texts import counted
 
@@ -41,7 +42,9 @@ def command(node: Node, bundle: str | None, with_logs: bool) -> int:
     """
     if with_logs and bundle is None:
         raise click.UsageError("--with-logs goes with --bundle.")
-    found = list(findings(node.paths.root))
+    prober = prober_of(node)
+    runtimes = [(spec, prober.probe(spec)) for spec in runtimes_of(node)]
+    found = list(findings(node.paths.root, runtimes))
     lines = report(found)
     say("\n".join(lines))
     if bundle is not None:

@@ -47,6 +47,7 @@ COMMANDS: Final = {
     "status": Entry("status", "The node on one screen."),
     "wait": Entry("waiting", "Wait until an object is ready, deleted or exited."),
     "agent": Entry("agent", "Run the node's agent in the foreground."),
+    "runtime": Entry("runtimes", "The runtimes of this node, and what each can do."),
     "doctor": Entry("doctor", "What this node can do, and what to install for the rest."),
     "graph": Entry("graph", "Who reads and writes what; or the objects around one."),
     "schema": Entry("schema", "The JSON Schema of a kind, for editors."),

@@ -16,6 +16,7 @@ from typing import Any, Final
 from core.content.store import ContentStore
 from core.digest import Digest
 from core.runtime.ports import TaskPhase
+from core.runtime.probing import Prober
 from core.runtime.table import RuntimeTable
 from core.snapshots.ports import SnapshotKind, SnapshotMissing, Snapshotter
 from reconciler.decide.facts import Attached, Disk, SandboxSeen, StopAsked, TaskSeen
@@ -41,6 +42,7 @@ class Node:
     logs: Path
     boot: str
     platform: str
+    prober: Prober
     default_runtime: str = "runc"
     """Of private sandboxes whose container names none."""
 

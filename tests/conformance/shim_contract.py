@@ -198,7 +198,7 @@ class ShimContract:
             ground.shim.exec("one", ExecSpec(["true"]))
 
     def test_exec_takes_user_folder_and_environment(self, ground: Ground, tmp_path: Path) -> None:
-        shim = running(ground, "sh", "-c", "while ! test -e /tmp/out; do sleep 0.02; done; cat /tmp/out")
+        shim = running(ground, "sh", "-c", "while ! test -e /tmp/out; do sleep 0.02; done; cat /tmp/out; rm /tmp/out")
         script = 'echo "$(id -u):$(id -g) $(id -G) $PWD $NAME" > /tmp/new; mv /tmp/new /tmp/out'
         spec = ExecSpec(["sh", "-c", script], env=["NAME=value"], user="1000:1001,1002", cwd="/tmp")
         assert shim.exec("one", spec) == 0

@@ -18,6 +18,7 @@ from core.process import Launcher
 from core.runtime import node, spec
 from core.runtime.oci import OciShim, Tools
 from core.runtime.ports import NewTask
+from tests.runtimes import program
 
 BUSYBOX = "/bin/busybox"
 
@@ -26,7 +27,7 @@ def why_not() -> str:
     """Why the real runtime cannot be used here; empty when it can."""
     if os.geteuid() != 0:
         return "needs root"
-    missing = [program for program in ("runc", "conmon", BUSYBOX) if shutil.which(program) is None]
+    missing = [program for program in ("runc", "crun", "conmon", BUSYBOX) if shutil.which(program) is None]
     return f"not installed: {', '.join(missing)}" if missing else ""
 
 
@@ -49,12 +50,12 @@ def make_root(folder: Path) -> Path:
 class OciGround:
     """One instance: its own state folder and its own control group."""
 
-    def __init__(self, folder: Path, root: Path) -> None:
+    def __init__(self, folder: Path, root: Path, runtime: str = "runc") -> None:
         self.group = f"/reconciler-{secrets.token_hex(4)}"
         (folder / "state").mkdir()
-        self.open(folder / "state", root, folder / "logs")
+        self.open(folder / "state", root, folder / "logs", program(runtime, folder / "runtime"))
 
-    def open(self, state: Path, root: Path, logs: Path) -> None:
+    def open(self, state: Path, root: Path, logs: Path, runtime: str = "runc") -> None:
         """Look at the node and build the driver."""
         self.state = state
         self.logs = logs
@@ -62,7 +63,7 @@ class OciGround:
         self.found = cgroups.hierarchies()
         self.node = node.read_node()
         self.boot = proc.boot_id()
-        self.tools = Tools()
+        self.tools = Tools(runtime)
         self.shim = self.again()
 
     def again(self) -> OciShim:
@@ -92,7 +93,7 @@ class OciGround:
         """Processes, mounts, groups and files that no task owns any more."""
         kept = {"monitors", "box", self.group.lstrip("/")}
         left = [mount.target for mount in proc.mounts(str(self.state))]
-        for folder in (self.state / "bundles", self.state / "exits", self.state / "runc"):
+        for folder in (self.state / "bundles", self.state / "exits", self.state / self.tools.own_folder):
             left += [str(entry) for entry in folder.iterdir()]
         for hierarchy in self.found.all():
             for below, _, _ in os.walk(hierarchy / self.group.lstrip("/")):

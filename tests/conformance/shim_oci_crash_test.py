@@ -1,4 +1,4 @@
-"""Killed at any moment, a task of runc under conmon is still seen as what it is, and can always be deleted whole."""
+"""Killed at any moment, a task under conmon is still seen as what it is, and can always be deleted whole."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ import pytest
 from core import cgroups
 from core.clock import SystemClock
 from core.errors import AgentError
+from core.process import find
 from core.runtime.oci import OciShim, Tools
 from core.runtime.ports import MonitorLost, TaskPhase
 from tests.conformance.shim_contract import eventually, run, running
 from tests.conformance.shim_ground import OciGround, make_root, skip_unless_possible
+from tests.runtimes import RUNTIMES
 
 pytestmark = pytest.mark.root
 
@@ -49,9 +51,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_root(tmp_path_factory.mktemp("root"))
 
 
-@pytest.fixture
-def ground(tmp_path: Path, root: Path) -> Iterator[OciGround]:
-    ground = OciGround(tmp_path, root)
+@pytest.fixture(params=RUNTIMES)
+def ground(tmp_path: Path, root: Path, request: pytest.FixtureRequest) -> Iterator[OciGround]:
+    ground = OciGround(tmp_path, root, request.param)
     yield ground
     ground.end()
 
@@ -149,15 +151,17 @@ def test_another_boot_voids_what_runs_but_not_an_exit_that_was_written(ground: O
 
 
 def _wrapped(ground: OciGround, folder: Path, on_create: str) -> OciShim:
-    wrapper = folder / "runc"
-    wrapper.write_text(f'#!/bin/sh\ncase "$3" in create) {on_create};; esac\nexec /usr/sbin/runc "$@"\n')
+    real = find(ground.tools.runtime)
+    (folder / "wrapped").mkdir()
+    wrapper = folder / "wrapped" / Path(real).name
+    wrapper.write_text(f'#!/bin/sh\nreal={real}\ncase "$3" in create) {on_create};; esac\nexec "$real" "$@"\n')
     wrapper.chmod(0o755)
     ground.tools = Tools(runtime=str(wrapper))
     ground.shim = ground.again()
     return ground.shim
 
 
-@pytest.mark.parametrize("on_create", ["kill -9 $$", '/usr/sbin/runc "$@"; kill -9 $$', "exit 1"])
+@pytest.mark.parametrize("on_create", ["kill -9 $$", '"$real" "$@"; kill -9 $$', "exit 1"])
 def test_a_runtime_that_dies_in_create_leaves_nothing_after_delete(
     ground: OciGround, tmp_path: Path, on_create: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""runc under conmon passes the suite of every Shim."""
+"""runc and crun under conmon pass the suite of every Shim."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from tests.conformance.shim_contract import ShimContract
 from tests.conformance.shim_ground import OciGround, make_root, skip_unless_possible
+from tests.runtimes import RUNTIMES
 
 pytestmark = pytest.mark.root
 
@@ -19,12 +20,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_root(tmp_path_factory.mktemp("root"))
 
 
-@pytest.fixture
-def ground(tmp_path: Path, root: Path) -> Iterator[OciGround]:
-    ground = OciGround(tmp_path, root)
+@pytest.fixture(params=RUNTIMES)
+def ground(tmp_path: Path, root: Path, request: pytest.FixtureRequest) -> Iterator[OciGround]:
+    ground = OciGround(tmp_path, root, request.param)
     yield ground
     ground.end()
 
 
-class TestRuncUnderConmon(ShimContract):
+class TestOciRuntimesUnderConmon(ShimContract):
     """The suite, with nothing of its own."""

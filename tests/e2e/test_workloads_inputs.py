@@ -10,14 +10,15 @@ import pytest
 
 from tests.e2e.workloads import Stage, document, stage
 from tests.registry import Registry
+from tests.runtimes import RUNTIMES
 
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture(scope="module")
-def st(registry: Registry) -> Iterator[Stage]:
-    """One node for the module."""
-    with stage(registry) as made:
+@pytest.fixture(scope="module", params=RUNTIMES)
+def st(registry: Registry, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """One node for the module, for each runtime."""
+    with stage(registry, request.param) as made:
         yield made
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.e2e.workloads import Stage, document, eventually, stage
 from tests.registry import Registry
+from tests.runtimes import RUNTIMES
 
 pytestmark = pytest.mark.root
 
@@ -17,10 +18,10 @@ DEFAULT_CAPABILITIES = 0x00000000A80425FB
 AUDIT_WRITE, SETFCAP (linux/capability.h)."""
 
 
-@pytest.fixture(scope="module")
-def st(registry: Registry) -> Iterator[Stage]:
-    """One node for the module."""
-    with stage(registry) as made:
+@pytest.fixture(scope="module", params=RUNTIMES)
+def st(registry: Registry, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """One node for the module, for each runtime."""
+    with stage(registry, request.param) as made:
         yield made
 
 
@@ -117,7 +118,8 @@ def test_a_container_that_takes_too_much_memory_is_reported_as_oom_killed(st: St
 
 
 def test_a_sandboxes_limit_holds_for_all_its_containers_together(st: Stage) -> None:
-    sandbox = document("Sandbox", "small", {"runtime": "runc", "network": {"mode": "none"}, "resources": {"pids": 50}})
+    spec = {"runtime": st.runtime, "network": {"mode": "none"}, "resources": {"pids": 50}}
+    sandbox = document("Sandbox", "small", spec)
     st.must_apply(sandbox, st.container("in-small", "sleep 1000", sandbox="small"))
     own = limit_file(st.pid("in-small"), "pids", "pids.max", "pids.max")
     assert (own.parent.parent / "pids.max").read_text().strip() == "50"

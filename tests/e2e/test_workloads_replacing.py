@@ -9,6 +9,7 @@ import pytest
 
 from tests.e2e.workloads import Stage, document, eventually, stage
 from tests.registry import Registry
+from tests.runtimes import RUNTIMES
 
 pytestmark = pytest.mark.root
 
@@ -16,10 +17,10 @@ IDLE = "sleep 1000"
 NO_SUCH_KEY = {"name": "A", "valueFrom": {"secret": {"name": "keys", "key": "none"}}}
 
 
-@pytest.fixture(scope="module")
-def st(registry: Registry) -> Iterator[Stage]:
-    """One node for the module."""
-    with stage(registry) as made:
+@pytest.fixture(scope="module", params=RUNTIMES)
+def st(registry: Registry, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """One node for the module, for each runtime."""
+    with stage(registry, request.param) as made:
         yield made
 
 

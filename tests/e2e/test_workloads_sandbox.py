@@ -13,21 +13,22 @@ from core.transfer import reference
 from reconciler.model.identity import image_name
 from tests.e2e.workloads import Stage, document, eventually, stage
 from tests.registry import Registry
+from tests.runtimes import RUNTIMES
 
 pytestmark = pytest.mark.root
 
 IDLE = "sleep 1000"
 
 
-@pytest.fixture(scope="module")
-def st(registry: Registry) -> Iterator[Stage]:
-    """One node for the module."""
-    with stage(registry) as made:
+@pytest.fixture(scope="module", params=RUNTIMES)
+def st(registry: Registry, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """One node for the module, for each runtime."""
+    with stage(registry, request.param) as made:
         yield made
 
 
-def sandbox(name: str, mode: str = "none", **spec: Any) -> dict[str, Any]:
-    return document("Sandbox", name, {"runtime": "runc", "network": {"mode": mode}, **spec})
+def sandbox(st: Stage, name: str, mode: str = "none", **spec: Any) -> dict[str, Any]:
+    return document("Sandbox", name, {"runtime": st.runtime, "network": {"mode": mode}, **spec})
 
 
 def namespace(pid: int, kind: str) -> str:
@@ -35,7 +36,7 @@ def namespace(pid: int, kind: str) -> str:
 
 
 def test_containers_of_a_sandbox_share_localhost_shm_and_host_name_and_nothing_else(st: Stage) -> None:
-    box = sandbox("shared", hostname="twins")
+    box = sandbox(st, "shared", hostname="twins")
     one = st.container("one", "echo left >/dev/shm/note; httpd -f -p 127.0.0.1:80 -h /dev/shm", sandbox="shared")
     two = st.container("two", IDLE, sandbox="shared")
     st.must_apply(box, one, two)
@@ -52,7 +53,7 @@ def test_containers_of_a_sandbox_share_localhost_shm_and_host_name_and_nothing_e
 
 
 def test_no_process_idles_in_a_sandbox(st: Stage) -> None:
-    st.must_apply(sandbox("empty"))
+    st.must_apply(sandbox(st, "empty"))
     id = st.status("sandbox/empty")["id"]
     mentions = [path for path in Path("/proc").glob("[0-9]*/cgroup") if id in _read(path)]
     assert mentions == []
@@ -74,7 +75,7 @@ def test_a_container_with_the_hosts_network_is_on_it(st: Stage) -> None:
 
 def test_dns_and_sysctls_are_the_sandboxes(st: Stage) -> None:
     box = sandbox(
-        "tuned", dns={"servers": ["192.0.2.53"], "searches": ["example.org"]}, sysctls={"net.core.somaxconn": "77"}
+        st, "tuned", dns={"servers": ["192.0.2.53"], "searches": ["example.org"]}, sysctls={"net.core.somaxconn": "77"}
     )
     st.must_apply(box, st.container("in-tuned", IDLE, sandbox="tuned"))
     said = st.exec("in-tuned", "cat /etc/resolv.conf /proc/sys/net/core/somaxconn")
@@ -85,14 +86,14 @@ def test_dns_and_sysctls_are_the_sandboxes(st: Stage) -> None:
 
 def test_a_changed_sandbox_replaces_its_containers_in_one_plan_and_diff_says_so(st: Stage) -> None:
     docs = [st.container("a", IDLE, sandbox="moved"), st.container("b", IDLE, sandbox="moved")]
-    st.must_apply(sandbox("moved", hostname="old"), *docs)
+    st.must_apply(sandbox(st, "moved", hostname="old"), *docs)
     before = st.pid("a"), st.pid("b")
-    diff = st.node.cli("diff", "-f", st.write(sandbox("moved", hostname="new")))
+    diff = st.node.cli("diff", "-f", st.write(sandbox(st, "moved", hostname="new")))
     assert diff.returncode == 1
     assert "replace  sandbox/moved" in diff.stdout
     assert "replace  container/a  " in diff.stdout
     assert "(sandbox/moved changed; 1 restart)" in diff.stdout
-    said = st.must_apply(sandbox("moved", hostname="new"), *docs)
+    said = st.must_apply(sandbox(st, "moved", hostname="new"), *docs)
     assert "3 replaced" in said
     assert st.exec("a", "hostname") == st.exec("b", "hostname") == "new\n"
     assert not {st.pid("a"), st.pid("b")} & set(before)

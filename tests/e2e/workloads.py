@@ -26,6 +26,7 @@ from tests import leftovers
 from tests.conftest import Node
 from tests.fakes.images import described
 from tests.registry import Registry, image_layouts
+from tests.runtimes import RUNTIMES, program
 
 WAIT: Final = 20.0
 SETTLE: Final = 5.0
@@ -56,6 +57,8 @@ class Stage:
     node: Node
     registry: Registry
     files: Path
+    runtime: str = "runc"
+    """The default one of this node."""
     store: ObjectStore = field(init=False)
     count: int = 0
 
@@ -199,12 +202,19 @@ def _tar(files: Mapping[str, tuple[int, int, bytes]]) -> bytes:
 
 
 @contextmanager
-def stage(registry: Registry, *, agent: bool = True) -> Iterator[Stage]:
-    """A stage for a module of tests; ends by deleting everything, stopping the agent and looking for leftovers."""
+def stage(registry: Registry, runtime: str = "runc", *, agent: bool = True) -> Iterator[Stage]:
+    """A stage for a module of tests; ends by deleting everything, stopping the agent and looking for leftovers.
+
+    `runtime` is what containers get that name none; every runtime of `RUNTIMES` is there by its name.
+    """
     place = leftovers.Place(Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp")))
     files = place.folder / "files"
     files.mkdir()
-    made = Stage(Node(place), registry, files)
+    made = Stage(Node(place), registry, files, runtime)
+    programs = {name: {"path": program(name, place.folder / "runtimes")} for name in RUNTIMES}
+    config = place.folder / "config.yaml"
+    config.write_text(json.dumps({"version": 2, "runtimes": programs, "defaultRuntime": runtime}))
+    made.node.env["RECONCILER_CONFIG"] = str(config)
     try:
         made.open()
         if agent:

@@ -236,5 +236,5 @@ def test_a_terminal_brings_its_kind() -> None:
 
 
 def test_a_user_is_numbers() -> None:
-    assert spec_of(user=User(1, 2, (3,)))["process"]["user"] == {"uid": 1, "gid": 2, "additionalGids": [3]}
+    assert spec_of(user=User(1, 2, (3,)))["process"]["user"] == {"uid": 1, "gid": 2, "additionalGids": [2, 3]}
     assert str(User(1, 2, (3, 4))) == "1:2,3,4"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from reconciler.cli.checks import Finding, Level, disk, findings, tool
+from core.runtime.probing import Probe
+from core.runtime.table import RuntimeSpec
+from reconciler.cli.checks import Finding, Level, disk, findings, runtime, tool
 from reconciler.cli.doctor import report
 
 
@@ -13,7 +15,7 @@ def test_every_subject_is_looked_at_and_none_ends_the_others(tmp_path: Path) -> 
     found = list(findings(tmp_path / "not" / "there"))
     assert [one.subject for one in found] == [
         *("user", "kernel", "capabilities", "mounts", "cgroups", "overlayfs", "disk"),
-        *("runc", "conmon", "crun", "catatonit", "git"),
+        *("conmon", "catatonit", "git"),
     ]
     assert not (tmp_path / "not").exists()
 
@@ -58,3 +60,15 @@ def test_the_report_ends_with_a_verdict_and_one_line_that_installs_all_that_is_m
         "Containers cannot run here: runc.",
         "2 packages to install: apt-get install runc crun",
     ]
+
+
+def test_a_runtime_is_told_with_what_it_can_and_what_it_is_warned_of() -> None:
+    probe = Probe("/usr/sbin/runc", "1.1.5", {"cgroup": ["v1", "v2"], "seccomp": True, "checkpoint": False}, ("old",))
+    found = runtime(RuntimeSpec("runc"), probe)
+    assert found == Finding(Level.LIMITED, "runc", "1.1.5 (/usr/sbin/runc): cgroup v1+v2, seccomp", "old")
+
+
+def test_only_runc_must_be_there() -> None:
+    probe = Probe(problem="not installed", advice="Install it: apt-get install x")
+    assert runtime(RuntimeSpec("runc"), probe).level is Level.MISSING
+    assert runtime(RuntimeSpec("fast", path="/x"), probe).level is Level.LIMITED

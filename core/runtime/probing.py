@@ -1,0 +1,182 @@
+"""What a runtime on this node can do: asked of the program itself, once for each program that is there.
+
+Rules of this file: an answer is kept by the program's path, inode, size and time of change, in memory and beside the
+other files of the state folder, so that looking at what has not changed spawns nothing. What a program does not say is
+left out, never guessed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from core import fsio
+from core.cgroups import Hierarchies
+from core.errors import AgentError, MissingTool
+from core.process import Launcher, find
+from core.runtime.table import RuntimeSpec
+
+PROBES: Final = "runtimes.json"
+"""The file below the state folder in which answers are kept."""
+_SECONDS: Final = 5.0
+_VERSION: Final = re.compile(r"\b(\d+)\.(\d+)(?:\.(\d+))?[-+~.\w]*")
+_FLAGS: Final = {
+    "SECCOMP": "seccomp",
+    "APPARMOR": "apparmor",
+    "SELINUX": "selinux",
+    "SYSTEMD": "systemd",
+    "CRIU": "checkpoint",
+}
+_MASKS: Final = "CVE-2025-31133, -52565 and -52881 (masked paths and writes to /proc led astray)"
+_FLAWS: Final = (
+    ("runc", (0, 0, 0), (1, 1, 12), "CVE-2024-21626 (a working folder that leads out)"),
+    ("runc", (0, 0, 0), (1, 2, 8), _MASKS),
+    ("runc", (1, 3, 0), (1, 3, 3), _MASKS),
+    ("crun", (0, 0, 0), (1, 4, 4), "CVE-2022-27650 (inheritable capabilities)"),
+)
+"""Program, the first version with the flaw, the first without, the flaw. Distributions mend older ones quietly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What was found. `path` "" and `problem` say that it cannot be used, `advice` what to do about it.
+
+    `can` maps what it can (cgroup, seccomp, apparmor, selinux, systemd, checkpoint, namespaces) to its answer.
+    """
+
+    path: str = ""
+    version: str = ""
+    can: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    problem: str = ""
+    advice: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """A form for statuses and for the cache; empty fields are left out."""
+        whole = {name: getattr(self, name) for name in self.__slots__}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in whole.items() if value}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Probe:
+        """The inverse of `to_json`."""
+        return cls(**{**data, "warnings": tuple(data.get("warnings", ()))})
+
+
+def told(spec: RuntimeSpec, probe: Probe) -> dict[str, Any]:
+    """A runtime as people read it in the Node's status: its driver and program, and what was found."""
+    return {"driver": spec.driver, "program": spec.program, **probe.to_json()}
+
+
+class Prober:
+    """Asks runtimes what they can. `cache`: a file, or None where nothing may be written; `found`: of this node."""
+
+    def __init__(self, launcher: Launcher, found: Hierarchies, cache: Path | None) -> None:
+        self._launcher = launcher
+        self._found = found
+        self._cache = cache
+        self._known: dict[str, Any] | None = None
+
+    def probe(self, spec: RuntimeSpec) -> Probe:
+        """What the runtime can; never raises: what is wrong is in the answer."""
+        try:
+            path = find(spec.program, spec.name)
+        except MissingTool as error:
+            if spec.path:
+                return Probe(problem="not there", advice=f"Install it, or correct runtimes.{spec.name}.path.")
+            return Probe(problem="not installed", advice=error.hint())
+        mark = _mark(path)
+        known = self._load().get(path)
+        if known is not None and known["mark"] == mark:
+            return Probe.from_json(known["probe"])
+        probe = ask(path, self._launcher, self._found)
+        if not probe.problem:
+            self._keep(path, {"mark": mark, "probe": probe.to_json()})
+        return probe
+
+    def _load(self) -> dict[str, Any]:
+        if self._known is None:
+            self._known = {}
+            if self._cache is not None:
+                self._known = _read(self._cache)
+        return self._known
+
+    def _keep(self, path: str, entry: Mapping[str, Any]) -> None:
+        known = self._load()
+        known[path] = entry
+        if self._cache is not None:
+            fsio.write_atomic(self._cache, json.dumps(known).encode(), durable=False)
+
+
+def _read(cache: Path) -> dict[str, Any]:
+    try:
+        known = json.loads(cache.read_bytes())
+    except (OSError, ValueError):  # not there, or cut off: asked anew
+        return {}
+    entries = known.items() if isinstance(known, dict) else ()
+    return {path: entry for path, entry in entries if isinstance(entry, dict) and {"mark", "probe"} <= entry.keys()}
+
+
+def _mark(path: str) -> list[int]:
+    seen = os.stat(path)
+    return [seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns]
+
+
+def ask(path: str, launcher: Launcher, found: Hierarchies) -> Probe:
+    """Run the program for its version and, where it tells them, its features."""
+    advice = f"Install {Path(path).name} anew, or correct its path in the configuration."
+    try:
+        said = launcher.run([path, "--version"], timeout=_SECONDS)
+        if said.code != 0:
+            return Probe(problem=f"does not work: {said.complaint()}", advice=advice)
+        told = launcher.run([path, "features"], timeout=_SECONDS)
+    except (AgentError, OSError) as error:
+        return Probe(problem=f"does not start: {error}", advice=advice)
+    text = said.text()
+    first = text.partition("\n")[0]
+    program = first.split()[0] if first.split() else Path(path).name
+    version = next(iter(re.findall(r"\S*\d+\.\d\S*", first)), "")
+    can = abilities(text, told.stdout if told.code == 0 else b"")
+    return Probe(path, version, can, tuple(_warnings(program, text, found)))
+
+
+def abilities(version: str, features: bytes) -> dict[str, Any]:
+    """What `--version` (crun lists its parts there) and `features` (OCI features.md, JSON) tell."""
+    try:
+        told = json.loads(features)
+        linux = told["linux"]
+    except (ValueError, KeyError, TypeError):
+        flags = set(re.findall(r"\+([A-Z]+)", version))
+        return {name: flag in flags for flag, name in _FLAGS.items()} if flags else {}
+    can: dict[str, Any] = {
+        name: bool(linux.get(name, {}).get("enabled")) for name in ("seccomp", "apparmor", "selinux") if name in linux
+    }
+    groups = linux.get("cgroup", {})
+    can["cgroup"] = [name for name in ("v1", "v2") if groups.get(name)]
+    can["systemd"] = bool(groups.get("systemd"))
+    can["namespaces"] = list(linux.get("namespaces", ()))
+    checkpoint = told.get("annotations", {}).get("org.opencontainers.runc.checkpoint.enabled")
+    return can if checkpoint is None else can | {"checkpoint": checkpoint == "true"}
+
+
+def _warnings(program: str, text: str, found: Hierarchies) -> Iterator[str]:
+    numbers = _VERSION.search(text)
+    if numbers is not None:
+        version = tuple(int(number or 0) for number in numbers.groups())
+        for name, first, mended, flaw in _FLAWS:
+            if program == name and first <= version < mended:
+                least = ".".join(map(str, mended))
+                yield f"older than {least}: {flaw}, unless the distribution has mended it"
+    if program == "crun" and found.v1 and found.v2 is not None and _controls(found.v2):
+        yield f"it refuses a node that has controllers in cgroup v2 beside v1, as here ({found.v2})"
+
+
+def _controls(hierarchy: Path) -> bool:
+    try:
+        return bool((hierarchy / "cgroup.controllers").read_text().split())
+    except OSError:
+        return False

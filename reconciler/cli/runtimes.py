@@ -1,0 +1,90 @@
+"""`reconciler runtime`: which runtimes may be asked for, and what each of them can do here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from reconciler.cli.context import Node, pass_node
+from reconciler.cli.output import MACHINE, output_option, say_items
+from reconciler.cli.terminal import printable, say
+from reconciler.cli.texts import table
+
+if TYPE_CHECKING:
+    from core.runtime.probing import Prober
+    from core.runtime.table import RuntimeSpec
+
+HEAD = ("NAME", "DRIVER", "PROGRAM", "VERSION", "CGROUP", "SECCOMP", "CHECKPOINT", "NOTE")
+
+
+@click.group("runtime")
+def command() -> None:
+    """The runtimes of this node.
+
+    \b
+    Example:
+      reconciler runtime ls
+    """
+
+
+@command.command("ls")
+@output_option(*MACHINE)
+@pass_node
+def listing(node: Node, output: str | None) -> None:
+    """The names that may stand under `runtime`, and what each of them can do here. Changes nothing.
+
+    \b
+    Example:
+      reconciler runtime ls
+    """
+    from core.runtime.probing import told
+
+    prober = prober_of(node)
+    found = [(spec, told(spec, prober.probe(spec))) for spec in runtimes_of(node)]
+    if output:
+        say_items(({"name": spec.name, **seen} for spec, seen in found), output)
+    else:
+        say(printable(table(HEAD, [_row(spec.name, seen) for spec, seen in found])))
+
+
+def runtimes_of(node: Node) -> tuple[RuntimeSpec, ...]:
+    """All that may be asked for: runc, which must work, first."""
+    from core.runtime.drivers import all_runtimes
+    from core.runtime.table import RuntimeSpec
+
+    added = node.config().runtimes.items()
+    specs = all_runtimes(RuntimeSpec(name, one.sandboxer, one.path or "", one.options) for name, one in added)
+    return tuple(sorted(specs, key=lambda spec: (spec.name != "runc", spec.name)))
+
+
+def prober_of(node: Node) -> Prober:
+    """Asks runtimes, and keeps their answers beside the engine's where we may."""
+    from core import cgroups
+    from core.process import Launcher
+    from core.runtime.probing import PROBES, Prober
+
+    kept = node.paths.state if os.access(node.paths.state, os.W_OK) else None
+    return Prober(Launcher(), cgroups.hierarchies(), None if kept is None else kept / PROBES)
+
+
+def _row(name: str, seen: Mapping[str, Any]) -> tuple[str, ...]:
+    can = seen.get("can", {})
+    words = (_word(can.get(ability)) for ability in ("cgroup", "seccomp", "checkpoint"))
+    note = "; ".join(notes(seen))
+    return name, seen["driver"], seen.get("path", seen["program"]), seen.get("version", "-"), *words, note or "-"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, list):
+        return "+".join(value)
+    return {True: "yes", False: "no"}.get(value, "-") if isinstance(value, bool) else "-"
+
+
+def notes(seen: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with a runtime, and what to look out for."""
+    if "problem" in seen:
+        yield f"{seen['problem']}: {seen['advice']}"
+    yield from seen.get("warnings", ())

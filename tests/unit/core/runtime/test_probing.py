@@ -1,0 +1,143 @@
+"""What runtimes say that they can, how it is remembered, and which versions are warned of."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from core import cgroups
+from core.cgroups import Hierarchies
+from core.process import Launcher
+from core.runtime.probing import Probe, Prober, abilities
+from core.runtime.table import RuntimeSpec
+from tests.runtimes import RUNTIMES, program
+
+NOWHERE = Hierarchies(None, {})
+_FEATURES = {
+    "ociVersionMin": "1.0.0",
+    "linux": {
+        "namespaces": ["pid", "user"],
+        "cgroup": {"v1": True, "v2": True, "systemd": False},
+        "seccomp": {"enabled": True, "actions": []},
+        "apparmor": {"enabled": False},
+    },
+    "annotations": {"org.opencontainers.runc.checkpoint.enabled": "true"},
+}
+
+
+def script(path: Path, version: str, features: str = "exit 1") -> RuntimeSpec:
+    """A program that counts its calls beside itself."""
+    path.write_text(
+        f'#!/bin/sh\necho x >> {path}.calls\ncase "$1" in --version) echo "{version}";; *) {features};; esac\n'
+    )
+    path.chmod(0o755)
+    return RuntimeSpec("it", path=str(path))
+
+
+def calls(path: Path) -> int:
+    counted = Path(f"{path}.calls")
+    return len(counted.read_text().splitlines()) if counted.exists() else 0
+
+
+def prober(cache: Path | None = None, found: Hierarchies = NOWHERE) -> Prober:
+    return Prober(Launcher(), found, cache)
+
+
+def test_features_are_read_from_what_the_oci_says_they_are() -> None:
+    assert abilities("runc version 1.2.3", json.dumps(_FEATURES).encode()) == {
+        "seccomp": True,
+        "apparmor": False,
+        "cgroup": ["v1", "v2"],
+        "systemd": False,
+        "namespaces": ["pid", "user"],
+        "checkpoint": True,
+    }
+
+
+def test_crun_tells_its_parts_with_its_version() -> None:
+    can = abilities("crun version 1.8.1\n+SYSTEMD +SELINUX +CAP +SECCOMP +EBPF +YAJL\n", b"")
+    assert can == {"seccomp": True, "apparmor": False, "selinux": True, "systemd": True, "checkpoint": False}
+
+
+@pytest.mark.parametrize("features", [b"", b"no json", b"[]", b'{"linux": 1}'[:-1]])
+def test_what_is_not_told_is_not_guessed(features: bytes) -> None:
+    assert abilities("runsc version 1", features) == {}
+
+
+@pytest.mark.parametrize(
+    ("version", "warned"),
+    [
+        ("runc version 1.1.5+ds1", ["CVE-2024-21626", "CVE-2025-31133"]),
+        ("runc version 1.1.12", ["CVE-2025-31133"]),
+        ("runc version 1.2.8", []),
+        ("runc version 1.3.2", ["CVE-2025-31133"]),
+        ("runc version 1.3.3", []),
+        ("crun version 1.4.3", ["CVE-2022-27650"]),
+        ("crun version 1.8.1", []),
+        ("other version 0.1.0", []),
+    ],
+)
+def test_versions_with_known_flaws_are_warned_of(tmp_path: Path, version: str, warned: list[str]) -> None:
+    found = prober().probe(script(tmp_path / "it", version))
+    assert (found.problem, found.version) == ("", version.split()[-1])
+    assert len(found.warnings) == len(warned)
+    assert all(flaw in warning for flaw, warning in zip(warned, found.warnings, strict=True))
+
+
+def test_crun_is_warned_of_where_it_would_refuse_the_control_groups(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("hugetlb\n")
+    both = Hierarchies(tmp_path, {"pids": tmp_path})
+    assert "refuses a node" in prober(found=both).probe(script(tmp_path / "it", "crun version 1.8.1")).warnings[0]
+    (tmp_path / "cgroup.controllers").write_text("\n")
+    assert prober(found=both).probe(script(tmp_path / "x", "crun version 1.8.1")).warnings == ()
+
+
+def test_a_program_is_asked_once_until_it_changes(tmp_path: Path) -> None:
+    place, cache = tmp_path / "it", tmp_path / "cache.json"
+    spec = script(place, "runc version 9.0.0")
+    first = prober(cache)
+    assert first.probe(spec) == first.probe(spec) == prober(cache).probe(spec)
+    assert calls(place) == 2  # its version and its features
+    newer = tmp_path / "newer"
+    script(newer, "runc version 9.1.0")
+    os.rename(newer, place)
+    assert prober(cache).probe(spec).version == "9.1.0"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"x": 1}'])
+def test_a_cache_that_cannot_be_read_is_made_anew(tmp_path: Path, content: str) -> None:
+    cache = tmp_path / "cache.json"
+    cache.write_text(content)
+    spec = script(tmp_path / "it", "runc version 9.0.0")
+    assert prober(cache).probe(spec).version == "9.0.0"
+    assert Prober(Launcher(), NOWHERE, cache).probe(spec).version == "9.0.0"
+    assert calls(tmp_path / "it") == 2
+
+
+def test_what_is_not_there_or_does_not_work_is_said_with_what_to_do(tmp_path: Path) -> None:
+    missing = prober().probe(RuntimeSpec("no-such-runtime"))
+    assert (missing.problem, missing.path) == ("not installed", "")
+    assert missing.advice == "Install it: apt-get install no-such-runtime"
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho no library >&2; exit 127\n")
+    broken.chmod(0o755)
+    found = prober(tmp_path / "cache").probe(RuntimeSpec("broken", path=str(broken)))
+    assert found.problem == "does not work: no library"
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_the_real_runtimes_answer(name: str, tmp_path: Path) -> None:
+    found = prober(found=cgroups.hierarchies()).probe(RuntimeSpec(name, path=program(name, tmp_path)))
+    assert found.problem == ""
+    assert found.version[:1].isdigit()
+    assert found.can["seccomp"] is True
+    assert Probe.from_json(found.to_json()) == found
+
+
+def test_a_path_that_leads_to_nothing_is_no_matter_of_packages(tmp_path: Path) -> None:
+    found = prober().probe(RuntimeSpec("fast", path=str(tmp_path / "none")))
+    assert (found.problem, found.advice) == ("not there", "Install it, or correct runtimes.fast.path.")
