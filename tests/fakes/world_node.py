@@ -201,9 +201,9 @@ class SimEyes:
         """Whether the chain is unpacked."""
         return (driver, chain) in self.node.chains
 
-    def held(self, blobs: Iterable[str]) -> bool:
-        """Whether all these blobs are here."""
-        return set(blobs) <= self.node.blobs
+    def held(self, record: Mapping[str, Any]) -> bool:
+        """Whether all blobs of an image are here."""
+        return set(record.get("blobs", ())) <= self.node.blobs
 
     def archive(self, spec: Mapping[str, Any]) -> str:
         """What tells an archive's bytes from others: here no image comes out of one."""
