@@ -113,7 +113,9 @@ class Repository:
     def raw_tree(self, entries: Sequence[tuple[str, bytes, str]]) -> str:
         """Writes a tree of (mode, name, id) as they are, whatever git thinks of them, and gives its id."""
         data = b"".join(mode.encode() + b" " + name + b"\0" + bytes.fromhex(of) for mode, name, of in entries)
-        return self.git("hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=data)
+        return self.git(
+            "-c", "core.looseCompression=0", "hash-object", "-t", "tree", "-w", "--literally", "--stdin", stdin=data
+        )
 
     def _there(self, branch: str) -> str | None:
         command = ["git", "--git-dir", self.folder, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}"]

@@ -19,7 +19,7 @@ import git
 from git.db import GitCmdObjectDB
 
 from core import fsio
-from core.errors import AgentError, Failed, NotFound, TimedOut, Unavailable
+from core.errors import AgentError, Failed, NotFound, TimedOut, Unavailable, from_os_error
 from core.process import Launcher
 from reconciler.model.kinds.git import parse_commit
 from reconciler.model.problems import Wrong
@@ -116,9 +116,9 @@ class GitFetcher:
 
     def fetch(self) -> str:
         """See `Fetcher.fetch`. The errors are those of `git_faults`, and `TimedOut`."""
-        fsio.make_private(self._home.folder)
-        with fsio.locked(self._home.folder / "lock"):
+        with self._alone():
             fsio.sweep_staging(self._home.folder)
+            fsio.sweep_staging(self._home.private)
             if _mend(self._copy):
                 try:
                     return self._into(self._copy)
@@ -169,7 +169,7 @@ class GitFetcher:
         """See `Fetcher.keep`. Now and then it packs the copy anew. Raises `Failed` where that fails: harmless."""
         if not self._copy.is_dir():
             return
-        with fsio.locked(self._home.folder / "lock"):
+        with self._alone():
             run = self._git()
             try:
                 names = run.ask("for-each-ref", "--format=%(refname)", _HELD).decode().split()
@@ -181,6 +181,16 @@ class GitFetcher:
                     run.ask("repack", "-a", "-d", "-q")
             except _Ended as error:
                 raise Failed(f"tidying the copy of {self._where}: {words(error.words)}") from error
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else changes the copy inside the block; what the disk refuses there becomes an `AgentError`."""
+        try:
+            fsio.make_private(self._home.folder)
+            with fsio.locked(self._home.folder / "lock"):
+                yield
+        except OSError as error:
+            raise from_os_error(error, f"keeping a copy of {self._where}") from error
 
     def _mark(self) -> None:
         fsio.write_atomic(self._copy / _MARK, b"")

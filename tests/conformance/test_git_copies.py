@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import AgentError, Unavailable
+from core.errors import AgentError, NoSpace, Unavailable
 from reconciler.sources import git as git_source
 from reconciler.sources.git_faults import Damaged
 from reconciler.sources.revisions import Fetcher
@@ -233,3 +233,33 @@ def test_what_is_kept_stays_and_what_is_not_goes_when_packs_become_many(
     assert files(fetcher, seen[2]) == {"a.yaml": b"2"}
     assert len(list((ground.copy / "objects/pack").glob("*.pack"))) == 1
     assert fetcher.fetch() == seen[5]
+
+
+@pytest.mark.root
+def test_a_disk_that_is_full_is_told_and_room_is_enough_to_go_on(ground: Ground, tmp_path: Path) -> None:
+    origin = ground.repository({"a.yaml": "one"})
+    fetcher = ground.fetcher(origin)
+    ground.home.folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(ground.home.folder)]
+    subprocess.run(mount, check=True)
+    try:
+        first = fetcher.fetch()
+        origin.commit({"a.yaml": "one", "big": os.urandom(2 << 20)})
+        assert isinstance(failure(fetcher), NoSpace)
+        assert files(fetcher, first) == {"a.yaml": b"one"}
+        subprocess.run(["mount", "-o", "remount,size=8m", str(ground.home.folder)], check=True)
+        assert fetcher.fetch() == origin.tip()
+        subprocess.run(["mount", "-o", "remount,ro", str(ground.home.folder)], check=True)
+        assert isinstance(failure(fetcher), NoSpace)
+        assert files(fetcher, first) == {"a.yaml": b"one"}
+    finally:
+        subprocess.run(["umount", str(ground.home.folder)], check=True)
+
+
+def test_a_killed_agents_secrets_are_swept_by_the_next_fetch(ground: Ground) -> None:
+    left = ground.home.private / ".staging-git-0123"
+    left.mkdir(parents=True)
+    (left / "login").write_text("https://edge:password@h")
+    fetcher = ground.fetcher(ground.repository({"a.yaml": "one"}))
+    fetcher.fetch()
+    assert ground.leftovers() == []
