@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from core import cgroups, fsio, proc
 from core.clock import Clock
+from core.content.scrub import Scrubber
 from core.content.store import ContentStore
 from core.network.cni import Cni
 from core.network.own import Bridge
@@ -69,6 +70,11 @@ SNAPSHOTTERS: Final[Mapping[str, Callable[[Path, Clock, Launcher], FolderSnapsho
 }
 WORKERS: Final = (4, 16)
 """Threads for what takes moments, and for what may take minutes (pulling an image)."""
+
+
+SCRUB_SECONDS: Final = 20.0
+SCRUB_BYTES: Final = 4 << 20
+"""How often how much of the blobs is read again: 17 GB a day, for a thousandth of a core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +186,7 @@ def _assemble(
         from reconciler.engine.timetable import Timetable
 
         timetable = Timetable(clock)
+        timetable.every("scrub", SCRUB_SECONDS, 0.1, partial(_scrub, Scrubber(node.content), store, queue))
         watcher = Watcher(store, engine.woken, _rung(options.pause, requests))
     sweeps: tuple[Callable[[], object], ...] = (
         partial(fsio.sweep_staging, paths.root),  # a store that was never made
@@ -190,6 +197,14 @@ def _assemble(
         tasks.sweep,
     )
     return Life(engine, eyes, home, exits, watcher, workers, sweeps, tasks.rotate_logs, requests, timetable)
+
+
+def _scrub(scrubber: Scrubber, store: ObjectStore, queue: Lanes) -> None:
+    """Read on in the blobs; an image whose blob was wrong is looked at, and fetches it again."""
+    wrong = {str(digest) for digest in scrubber.step(SCRUB_BYTES)}
+    for obj in store.list(Kind.IMAGE) if wrong else ():
+        if wrong & set(obj.record.get("blobs", ())):
+            queue.add(obj.key)
 
 
 def operations() -> Mapping[str, Operation]:

@@ -14,6 +14,7 @@ from typing import Final
 import pytest
 
 from tests import git_server, leftovers
+from tests.figures import Figure, Figures
 from tests.git_server import HttpGit, SshGit
 from tests.registry import Registry, missing_tools, push_all
 
@@ -27,6 +28,18 @@ def floor_of(path: Path) -> int:
     """Where a test file runs: the floors' own test first, then in the order of ORDER."""
     parts = path.relative_to(Path(__file__).parent).parts
     return ORDER.index(parts[0]) + 1 if parts[0] in ORDER else 0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--figures FOLDER`: where figures for the page of promises are recorded."""
+    parser.addoption("--figures", metavar="FOLDER", help="Record the figures that tests print (see tests/figures.py).")
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Figure:
+    """Records a figure of this test: `figure("slowest start", 1.2, "s")`."""
+    folder = request.config.getoption("--figures")
+    return Figures(request.node.nodeid.partition("[")[0], Path(folder) if folder else None)
 
 
 def pytest_configure() -> None:

@@ -147,12 +147,12 @@ def rotate(path: Path, reopen: Callable[[], bool], *, max_size: int, keep: int) 
     """Rotate a log over `max_size` bytes, keeping `keep` files in all; True when it was.
 
     `reopen` tells the monitor (`OciShim.reopen_log`). Killed between the renames and `reopen`, the monitor goes on
-    writing to `<path>.1`: the next call sees the name missing and finishes.
+    writing to `<path>.1`: the next call sees the name missing and finishes. A log that somebody removed is begun anew.
     """
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        return _inode(path.with_name(f"{path.name}.1")) is not None and reopen()
+        return reopen()
     if size < max_size:
         return False
     for old in files(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ from reconciler.model.identity import Key, Kind
 from reconciler.model.kinds.secret import SecretSpec
 from reconciler.model.objects import Object, with_record
 from reconciler.store.functions import modify
+from reconciler.store.port import Event
 
 _EVERY: Final = 0.25
 """Seconds between two tellings of how far a transfer is."""
@@ -153,7 +155,7 @@ class ImageHands:
         if held is not None and not action.anew:
             yield Held(held, action.ref, "content"), {}
             return
-        with self._remotes.open(reference.parse(action.ref), self._secret(action.secret), action.secret) as registry:
+        with self._remotes.open(self._origin(action), self._secret(action.secret), action.secret) as registry:
             try:
                 if held is not None:
                     connecting(self._clock, registry.resolve)
@@ -162,6 +164,18 @@ class ImageHands:
                 yield Held(held, action.ref, "content") if held is not None else registry, asked
             else:
                 yield registry, asked
+
+    def _origin(self, action: PullImage) -> reference.Reference:
+        """Where to pull from: what was lost comes back as the very bytes that it was, not as what a tag says today."""
+        named = reference.parse(action.ref)
+        obj = self._eyes.store.get(action.key)
+        wish = {"ref": action.ref, "platform": action.platform, "driver": action.driver}
+        if action.anew or obj is None or obj.record.get("wish") != wish:
+            return named
+        wall, digest = self._clock.wall(), obj.record["target"]["digest"]
+        message = f"blobs or snapshots of {digest} are gone or damaged: they are fetched again"
+        self._eyes.store.add_event(Event(0, action.key, "Warning", "ContentLost", message, wall, wall))
+        return replace(named, digest=Digest.parse(digest))
 
     def _held(self, action: PullImage) -> Descriptor | None:
         """What the reference was resolved to, by this image or another, when all of it is held."""

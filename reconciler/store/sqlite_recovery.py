@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from core.clock import Clock
+from core.errors import Failed
 from core.fsio import fsync_dir
 from reconciler.store import sqlite_tables as tables
 from reconciler.store.encoding import Row, decode
@@ -88,9 +89,19 @@ def examine(path: Path) -> str | None:
             _check_rest(connection)
     except StoreCorrupt as error:
         return error.message
+    except Failed as error:
+        if not _is_nonsense(error.__cause__):
+            raise
+        return error.message
     finally:
         connections.close()
     return None
+
+
+def _is_nonsense(cause: BaseException | None) -> bool:
+    """Whether SQLite did not understand our statements: the file has other tables than those that we made."""
+    code = getattr(cause, "sqlite_errorcode", None)
+    return isinstance(cause, sqlite3.Error) and code in (None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR_SHORT_READ)
 
 
 def aside(path: Path) -> list[Path]:
@@ -133,7 +144,7 @@ def _salvage(path: Path) -> Sequence[Row]:
     if not path.exists():
         return ()
     # What stands behind the damaged place stays unread; a table that cannot be read at all gives nothing.
-    with suppress(sqlite3.Error, StoreCorrupt):
+    with suppress(StoreCorrupt, Failed):
         connections = Connections(path)
         try:
             with connections.reading() as connection:

@@ -154,4 +154,10 @@ def test_a_rotation_that_was_killed_before_the_reopening_is_finished(tmp_path: P
     path = tmp_path / "log"
     path.with_name("log.1").write_text("x")
     assert logs.rotate(path, lambda: True, max_size=10, keep=3)
-    assert not logs.rotate(tmp_path / "other", lambda: True, max_size=10, keep=3)
+    assert not logs.rotate(tmp_path / "other", lambda: False, max_size=10, keep=3)  # nobody writes it
+
+
+def test_a_log_that_somebody_removed_is_begun_anew(tmp_path: Path) -> None:
+    log = tmp_path / "web.log"
+    assert logs.rotate(log, lambda: bool(log.write_text("") == 0), max_size=10, keep=3)
+    assert log.exists()
