@@ -35,6 +35,7 @@ def explain(obj: Object, objects: Sequence[Object], events: Iterable[Event]) -> 
         "owns": [str(one.key) for one in objects if obj.key in one.owners],
         "last": last_action(obj, events),
         "waitsFor": list(_waits(obj)),
+        "because": list(_causes(obj, by_key)),
         "lastError": dict(obj.status.get("lastError") or {}) or None,
         "next": {"at": obj.status.get("nextRetryAt"), "what": _next(obj)},
         "local": dict(obj.local),
@@ -80,6 +81,9 @@ def last_action(obj: Object, events: Iterable[Event]) -> dict[str, Any] | None:
             told.append((parse_timestamp(when), reason, _exit(obj) if name == "finishedAt" else ""))
     if obj.deleted is not None:
         told.append((obj.deleted, "DeletionAsked", ""))
+    for one in obj.status.get("conditions", ()) if not told else ():
+        if one["type"] == "Ready":
+            told.append((parse_timestamp(one["lastTransitionTime"]), one["reason"], ""))
     if not told:
         return None
     # Of two of one moment the one with a message says more.
@@ -107,6 +111,24 @@ def _waits(obj: Object) -> Iterator[dict[str, str]]:
     for one in obj.status.get("conditions", ()):
         if one["type"] in ("Reconciling", "Stalled") and one["status"] == "True":
             yield {"reason": one["reason"], "message": one["message"]}
+
+
+def _causes(obj: Object, by_key: Mapping[Key, Object]) -> Iterator[dict[str, Any]]:
+    """Of what it needs, directly or through others, that which has an error of its own, or waits for nothing else."""
+    ahead, seen = sorted(references(obj)), {obj.key}
+    while ahead:
+        key = ahead.pop(0)
+        needed = by_key.get(key)
+        if key in seen:
+            continue
+        seen.add(key)
+        if needed is None:
+            yield {"object": str(key), "message": "it is not there", "next": None}
+        elif not is_ready(needed):
+            below = sorted(references(needed))
+            ahead += below
+            if needed.status.get("lastError") or not below:
+                yield {"object": str(key), "message": message(needed), "next": needed.status.get("nextRetryAt")}
 
 
 def _next(obj: Object) -> str:

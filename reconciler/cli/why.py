@@ -59,6 +59,9 @@ def lines(found: Mapping[str, Any], now: float, engine: str) -> Iterator[str]:
         yield _line("last", f"{last['what']}{text}, {since(last['at'], now)} ago")
     for one in found["waitsFor"]:
         yield _line("waits for", f"{one['reason']}: {one['message']}")
+    for one in found["because"]:
+        due = f"; tried again {_in(one['next'], now)}" if one["next"] and engine else ""
+        yield _line("because", f"{one['object']}: {one['message']}{due}")
     if (error := found["lastError"]) is not None:
         yield _line("error", f"{error['phase']}: {error['category']}: {error['message']}")
         yield from [_line("", error["hint"])] if error.get("hint") else []
@@ -105,6 +108,10 @@ def _next(found: Mapping[str, Any], now: float, engine: str) -> str:
     if not engine and not found["what"].startswith("nothing"):
         return "nothing, until an agent runs: reconciler agent"
     if found["at"]:
-        left = parse_timestamp(found["at"]) - now
-        return f"{found['what']} " + (f"in {age(left)}" if left > 0 else "now")
+        return f"{found['what']} {_in(found['at'], now)}"
     return str(found["what"])
+
+
+def _in(at: str, now: float) -> str:
+    left = parse_timestamp(at) - now
+    return f"in {age(left)}" if left > 0 else "now"

@@ -80,3 +80,14 @@ def test_a_node_without_a_service_is_uninstalled_as_well(node: Node, tmp_path: P
     assert not node.root.exists()
     assert not node.state.exists()
     assert f"nothing is in {node.root}" in node.cli("agent", "uninstall").stdout
+
+
+def test_a_watched_status_is_printed_anew_when_something_changes(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "volumes.yaml").write_text(VOLUMES)
+    node.spawn("agent")
+    node.spawn("status", "-w", "--oneline")
+    log = node.place.folder / "status.log"
+    assert until(lambda: "0/0 ready, agent running" in log.read_text()), log.read_text()
+    assert node.cli("apply", "-f", tmp_path).returncode == 0
+    assert until(lambda: log.read_text().endswith("2/2 ready, agent running\n")), log.read_text()
+    assert node.cli("delete", "volume", "a", "b").returncode == 0

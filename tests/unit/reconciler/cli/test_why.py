@@ -88,6 +88,22 @@ def test_with_an_agent_the_next_try_is_told_and_local_wishes_with_reason_and_tim
     assert "locally    stop (reason: noisy, for 10m more)" in said
 
 
+def test_what_holds_up_what_it_needs_is_told_too_and_a_state_without_events_has_its_time(cli: Cli) -> None:
+    waiting = status(
+        condition("Ready", "False", "ImageNotReady", "image/web"),
+        condition("Reconciling", "True", "ImageNotReady", "image/web"),
+    )
+    cli.fill(bad_image(), web(status=waiting))
+    out = cli("why", "container/web").out
+    assert "because    image/web: fetching: not found: registry.local:5000/web:9 has no such tag\n" in out
+    assert "because    sandbox/web: it is not there\n" in out
+    assert "last       ImageNotReady, " in out
+    found = json.loads(cli("why", "container/web", "-o", "json").out)
+    assert [one["object"] for one in found["because"]] == ["image/web", "sandbox/web"]
+    said = "\n".join(lines(found, NOW, "the agent"))
+    assert "has no such tag; tried again in 1m" in said
+
+
 def test_an_object_that_is_not_there_is_an_error(cli: Cli) -> None:
     cli.fill(web())
     assert cli("why", "container/none")[0] == 1
