@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from core import cgroups
+from core.clock import SystemClock
 from core.errors import Category, Denied, Invalid, NotFound, OverLimit, Retry, TimedOut, Unavailable, Unsupported
+from reconciler.engine.cgroup_home import CgroupHome
 from reconciler.model.config import GitConfig
+from reconciler.model.identity import instance_of
+from reconciler.sources.fetchers import git_fetcher
 from reconciler.sources.git_access import Access, access
 from reconciler.sources.git_faults import Cut, NoSuchRef, Untrusted
 from reconciler.sources.repositories import Limits, wanted
@@ -347,6 +352,25 @@ def test_no_program_but_git_ssh_and_the_shell_that_bounds_them_is_started(ground
         programs = {os.path.basename(line) for line in lines[1:]}
         assert "git" in programs
         assert programs <= {"git", "sh", "ssh", "git-upload-pack", "git-remote-https"}, programs
+
+
+@pytest.mark.root
+def test_every_process_of_a_fetch_is_in_the_group_of_the_engines_helpers(ground: Ground, https: HttpGit) -> None:
+    origin = ground.repository({"a.yaml": "1"})
+    home = CgroupHome(cgroups.hierarchies().tracking, instance_of(str(ground.folder)), SystemClock())
+    launcher = home.enter()
+    assert launcher.group is not None, home.note
+    group = launcher.group
+    seen: list[tuple[set[int], set[int]]] = []
+    https.before = lambda _: seen.append((set(git_processes(ground.folder)), set(cgroups.members(group))))
+    shown = Access(LOGIN, ca=https.certificate.ca)  # type: ignore[union-attr]  # it has one
+    try:
+        what = ground.wanted(https.url("nodes.git"))
+        assert git_fetcher(ground.home, what, shown, launcher, Limits(seconds=30.0)).fetch() == origin.tip()
+        assert all(len(working) >= 2 and working <= members for working, members in seen)
+        assert cgroups.members(group) == []
+    finally:
+        home.leave()
 
 
 def test_a_git_that_would_obey_other_configuration_is_refused(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
