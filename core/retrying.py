@@ -66,7 +66,8 @@ class _Burst:
 def delay(failures: int, *, first: float = 1.0, most: float = 300.0, jitter: float = 0.0) -> float:
     """Seconds to wait after `failures` failures in a row: doubling from `first` to `most`, spread by `jitter`.
 
-    `jitter` is a number in [0, 1) that the caller draws; the result is within 20 % of the exact one, at most `most`.
+    `jitter` is a number in [0, 1) that the caller draws; the result is within 5 % of the exact one, at most `most`:
+    with more, there could be over twenty tries in the first hour.
     """
     exact = min(most, first * 2.0 ** min(max(failures - 1, 0), 40))
-    return min(most, exact * (0.8 + 0.4 * jitter))
+    return min(most, exact * (0.95 + 0.1 * jitter))

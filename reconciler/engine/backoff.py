@@ -18,7 +18,7 @@ from reconciler.model.identity import Key
 FIRST: Final = 1.0
 """Seconds after a first failure."""
 MOST: Final = 300.0
-"""Seconds after many: with 20 % of spread at most 15 tries an hour."""
+"""Seconds after many: with the spread at most 20 tries in the first hour, 13 in each later one."""
 WINDOW: Final = 60.0
 TIMES: Final = 3
 _REMEMBERED: Final = 32

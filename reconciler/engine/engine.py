@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from core import telemetry
 from core.clock import Clock
-from core.errors import AgentError, Failed, Retry, from_os_error
+from core.errors import AgentError, Category, Failed, Retry, from_os_error
 from core.retrying import delay
 from core.signals import error_word
 from core.telemetry import Span
@@ -213,12 +213,15 @@ class Engine:
     def _failure(self, obj: Object, inputs: tuple[int, ...], phase: str, action: str, error: AgentError) -> Fault:
         known = self._faults.get(obj.key)
         failures = known.failures + 1 if known is not None and known.phase == phase else 1
-        pause = LOOK_AGAIN if error.retry is Retry.NEVER else delay(failures, jitter=random.random())
+        # Wrong bytes are fetched once more; then it is for a person, or for the other side, to mend them.
+        hopeless = error.retry is Retry.NEVER or (error.category is Category.CORRUPT and failures > 1)
+        pause = LOOK_AGAIN if hopeless else delay(failures, jitter=random.random())
         pause = max(pause, error.seconds)
         if error.retry is Retry.NOW and failures < _CONFLICTS:
             pause = 0.0
         until = self._clock.monotonic() + pause
         fault = fault_of(error, phase, action, failures=failures, until=until, inputs=inputs)
+        fault = replace(fault, retry=Retry.NEVER) if hopeless else fault
         self._faults[obj.key] = fault
         telemetry.note(error=error.category.value)
         telemetry.count("reconciler.retries", kind=obj.kind.value, phase=phase, error=error.category.value)

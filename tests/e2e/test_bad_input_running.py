@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 
-from core.transfer import reference
-from reconciler.model.identity import image_name
 from tests.conftest import Node
 from tests.e2e.workloads import Stage, document, eventually, stage
 from tests.registry import Registry, free_port, image_layouts
@@ -115,15 +113,18 @@ def test_bytes_that_are_not_what_their_digest_says_are_never_taken(st: Stage, ma
     layer.write_bytes(whole[:1000] + bytes([whole[1000] ^ 1]) + whole[1001:])
     liar.stop()  # it may remember the blob
     liar.start()
-    st.submit(st.container("lied-to", IDLE, image=ref))
-    image = f"image/{image_name(str(reference.parse(ref)))}"
-    error = fails(st, image, "fetching", "corrupt")
+    st.submit(document("Image", "lie", {"ref": ref}), st.container("lied-to", IDLE, image="lie"))
+    error = fails(st, "image/lie", "fetching", "corrupt")
+    eventually(lambda: st.condition("image/lie", "Stalled"), "it is fetched once more, then left to a person")
+    failures = [event for event in st.store.events(0) if str(event.key) == "image/lie" and event.type == "Warning"]
+    assert sum(event.count for event in failures) == 2
     assert layer.parent.name in error["message"]
     assert layer.parent.name not in blobs(st.node)
     assert not list(st.node.root.rglob(".staging-*"))
     layer.write_bytes(whole)
+    st.submit(document("Image", "lie", {"ref": ref, "update": {"interval": "1h"}}))  # the person did something
     eventually(lambda: st.status("container/lied-to").get("pid"), "with the right bytes it runs", seconds=40)
-    st.delete("container/lied-to")
+    st.delete("container/lied-to", "image/lie")
 
 
 def blobs(node: Node) -> set[str]:

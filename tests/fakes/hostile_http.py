@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -39,6 +40,7 @@ class Request:
     authorization: str | None
     range: str | None = None
     form: bytes = b""
+    at: float = field(default_factory=time.monotonic)
 
 
 class HostileServer:
@@ -100,12 +102,17 @@ class HostileServer:
         """Every Authorization header that arrived."""
         return [request.authorization for request in self.asked if request.authorization is not None]
 
+    def reply_to(self, request: Request) -> Reply | None:
+        """A reply made for this request; None: the next one of its path."""
+        return None
+
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         login, part = (handler.headers.get(name) for name in ("Authorization", "Range"))
         form: bytes = getattr(handler, "form", b"")
-        self.asked.append(Request(handler.command, handler.path, login, part, form))
+        request = Request(handler.command, handler.path, login, part, form)
+        self.asked.append(request)
         queue = self.replies.get(handler.path) or self.replies.get(handler.path.partition("?")[0]) or [Reply(404)]
-        reply = queue.pop(0) if len(queue) > 1 else queue[0]
+        reply = self.reply_to(request) or (queue.pop(0) if len(queue) > 1 else queue[0])
         if not reply.raw:
             handler.send_response(reply.status)
             headers = dict(reply.headers)

@@ -205,6 +205,20 @@ def test_layers_larger_than_the_disk_are_refused_before_they_are_fetched(tmp_pat
     assert Digest.of(IMAGE.layers[0]) not in remote.asked
 
 
+def test_a_pull_that_would_leave_too_little_of_the_disk_free_is_refused_before_the_first_byte(tmp_path: Path) -> None:
+    remote = remote_of(IMAGE)
+    with ContentStore(tmp_path).span() as span, pytest.raises(NoSpace, match="100 % of the disk") as caught:
+        pull(remote, AMD64, span=span, clock=VirtualClock(), keep_free=100)
+    assert "Free space" in caught.value.hint()
+    assert not {Digest.of(layer) for layer in IMAGE.layers} & set(remote.asked)
+
+
+def test_what_is_held_needs_no_room(tmp_path: Path) -> None:
+    run(tmp_path, remote_of(IMAGE))
+    with ContentStore(tmp_path).span() as span:
+        assert pull(remote_of(IMAGE), AMD64, span=span, clock=VirtualClock(), keep_free=100).layers
+
+
 def test_a_pull_can_be_stopped(tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         run(tmp_path, remote_of(IMAGE), cancelled=lambda: True)

@@ -11,12 +11,14 @@ import pytest
 
 from core.clock import SystemClock, VirtualClock
 from core.content.ingest import WrongBytes
+from core.content.store import ContentStore
 from core.digest import Digest
-from core.errors import AgentError, Denied, Invalid, NotFound, TimedOut, Unavailable
-from core.transfer import manifests, reference
+from core.errors import AgentError, Denied, Invalid, NotFound, OverLimit, TimedOut, Unavailable
+from core.transfer import manifests, platform, reference
 from core.transfer.auth import Credentials
 from core.transfer.faults import Throttled
 from core.transfer.ports import CannotResume, Descriptor
+from core.transfer.pull import pull
 from core.transfer.registry import Registry
 from tests.fakes.hostile_http import HostileServer, Reply
 from tests.fakes.images import Image
@@ -85,6 +87,48 @@ def test_no_body_is_read_beyond_one_byte_more_than_its_size() -> None:
 
     with HostileServer({PATH: Reply(200, {}, endless)}) as server:
         assert len(fetched(server)) == BLOB.size + 1
+
+
+def test_a_manifest_without_end_is_cut_at_one_byte_more_than_its_size() -> None:
+    def endless() -> Iterator[bytes]:
+        while True:
+            yield b" " * 65536
+
+    target = Image([b"a"]).target()
+    path = f"/v2/app/manifests/{target.digest}"
+    reply = Reply(200, {"Content-Type": manifests.OCI_MANIFEST}, endless)
+    with HostileServer({path: reply, MANIFEST: reply}) as server, client(server) as registry:
+        assert len(registry.document(target)) == target.size + 1
+        with pytest.raises(OverLimit):
+            registry.resolve()
+
+
+def test_a_tag_that_moves_between_resolve_and_pull_changes_nothing(tmp_path: Path) -> None:
+    first, second = Image([b"first"]), Image([b"second"])
+    replies: dict[str, Reply | list[Reply]] = {
+        f"/v2/app/{kind}/{digest}": Reply(200, {"Content-Type": manifests.OCI_MANIFEST}, data)
+        for image in (first, second)
+        for digest, data in image.blobs().items()
+        for kind in ("manifests", "blobs")
+    }
+    replies[MANIFEST] = [manifest_reply(first), manifest_reply(second)]
+    with HostileServer(replies) as server, client(server) as registry, ContentStore(tmp_path).span() as span:
+        pulled = pull(registry, platform.parse("linux/amd64"), span=span, clock=SystemClock())
+    assert pulled.target == first.target()
+    assert set(ContentStore(tmp_path).walk()) == set(first.blobs())
+
+
+def test_a_token_service_that_drips_is_given_up() -> None:
+    def drip() -> Iterator[bytes]:
+        while True:
+            yield b" "
+
+    with HostileServer({"/token": Reply(200, {}, drip)}) as server:
+        server.replies[PATH] = [Reply(401, {"WWW-Authenticate": f'Bearer realm="{server.url}/token"'})]
+        registry = Registry(reference.parse(f"{server.host}/app:1"), LOGIN, Hurried())
+        with registry, pytest.raises(AgentError):
+            list(registry.blob(BLOB))
+        assert len(server.asked) == 2
 
 
 def test_a_missing_tag_is_told_with_the_tags_that_are_there() -> None:
