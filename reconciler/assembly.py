@@ -6,7 +6,7 @@ import os
 import random
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from core import cgroups, fsio, proc
 from core.clock import Clock
 from core.content.scrub import Scrubber
 from core.content.store import ContentStore
+from core.errors import NotFound
 from core.network.cni import Cni
 from core.network.own import Bridge
 from core.process import Launcher
@@ -37,6 +38,8 @@ from reconciler.controllers.others import (
     SnapshotController,
     VolumeController,
 )
+from reconciler.controllers.source import RevisionController, SourceController
+from reconciler.decide.references import auth_secret
 from reconciler.engine import recovery, telling
 from reconciler.engine.backoff import Backoff
 from reconciler.engine.cgroup_home import CgroupHome
@@ -49,20 +52,30 @@ from reconciler.engine.lanes import Lanes
 from reconciler.engine.life import Life
 from reconciler.engine.networks import CniNetworks
 from reconciler.engine.observe import Eyes, Node, disk_of
-from reconciler.engine.perform import NodeHands
+from reconciler.engine.perform import Crew, NodeHands
 from reconciler.engine.queue import WorkQueue
 from reconciler.engine.remotes import Remotes, TransferSettings
 from reconciler.engine.requests import Operation, Requests
 from reconciler.engine.scope import Scope
+from reconciler.engine.sources import SourceHands, Ways
 from reconciler.engine.tasks import TaskHands
 from reconciler.engine.watcher import Watcher
 from reconciler.engine.workers import Workers
 from reconciler.model.config import Config, TransferConfig
-from reconciler.model.identity import Key, Kind
+from reconciler.model.identity import Key, Kind, source_of
+from reconciler.model.kinds.secret import SecretSpec
+from reconciler.model.kinds.source import SourceSpec
 from reconciler.model.objects import ORPHAN, Object
 from reconciler.places import Paths
+from reconciler.sources.fetchers import git_fetcher
+from reconciler.sources.folder import FolderFetcher
+from reconciler.sources.git_access import access
+from reconciler.sources.repositories import Home, Limits, wanted
+from reconciler.sources.revisions import Fetcher
+from reconciler.sources.substitution import Variables
 from reconciler.store.functions import ENGINE, members, sweep
 from reconciler.store.port import ObjectStore, Put, Remove
+from reconciler.store.revisions import Revisions
 
 SNAPSHOTTERS: Final[Mapping[str, Callable[[Path, Clock, Launcher], FolderSnapshotter]]] = {
     "overlayfs": lambda root, clock, _: OverlaySnapshotter(root, clock),
@@ -88,6 +101,8 @@ class Options:
     stopping: Callable[[], bool]
     supervised: bool
     config: Config = field(default_factory=Config)
+    fetches: bool = False
+    """Whether Sources are fetched: by an agent, also one that ends when all is done."""
 
 
 def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options) -> Life:
@@ -115,15 +130,17 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
     )
     unpackers = {name: partial(_unpacker, driver, launcher) for name, driver in snapshotters.items()}
     remotes = Remotes(transfer_settings(options.config.transfer), launcher, clock, os.environ)
-    return _assemble(paths, store, clock, options, node, home, _Images(unpackers, remotes))
+    ways = source_ways(paths, store, options.config, launcher)
+    return _assemble(paths, store, clock, options, node, home, _Coming(unpackers, remotes, ways))
 
 
 @dataclass(frozen=True, slots=True)
-class _Images:
-    """How images come and what they are unpacked by."""
+class _Coming:
+    """How images come and what they are unpacked by, and how Sources are read."""
 
     unpackers: Mapping[str, Callable[[], Unpacker]]
     remotes: Remotes
+    ways: Ways
 
 
 def transfer_settings(config: TransferConfig) -> TransferSettings:
@@ -147,10 +164,10 @@ def _assemble(
     options: Options,
     node: Node,
     home: CgroupHome,
-    coming: _Images,
+    coming: _Coming,
 ) -> Life:
     lanes = WorkQueue(clock, options.scope.accepts), WorkQueue(clock, options.scope.accepts, "slow")
-    queue = Lanes(*lanes, (Kind.IMAGE,), clock)
+    queue = Lanes(*lanes, (Kind.IMAGE, Kind.SOURCE), clock)
     telling.watch(store, queue, paths.root)
     exits = Exits(queue.add, node.boot)
     eyes = Eyes(store, node, exits)
@@ -159,7 +176,8 @@ def _assemble(
     late = _Late()
     images = ImageHands(eyes, coming.unpackers, coming.remotes, clock, late.tell, options.stopping)
     tasks = TaskHands(eyes, limits, clock, paths.attempts, _facts_of(options.config))
-    hands = NodeHands(eyes, tasks, images, limits, clock, paths.root)
+    sources = SourceHands(store, Revisions(paths.root, store, options.config.gc.keep_revisions), coming.ways, clock)
+    hands = NodeHands(eyes, Crew(tasks, images, sources), limits, clock, paths.root)
     controllers = (
         ContainerController(eyes, index.owned_by),
         ImageController(eyes, index.users),
@@ -172,14 +190,12 @@ def _assemble(
             lambda: disk_of(paths.root),
             lambda: recovery.notice(paths, store, clock.wall()),
         ),
+        SourceController(store, sources.memories, options.config, _facts_of(options.config), fetches=options.fetches),
+        RevisionController(store),
     )
     engine = Engine(store, register(controllers), hands, queue, clock, index)
     late.engine = engine
-    backoff = Backoff(clock, random.random)
-    workers = [
-        Workers(lane, engine.work, engine.failed, backoff, clock, count)
-        for lane, count in zip(lanes, WORKERS, strict=True)
-    ]
+    workers = _workers(engine, lanes, clock)
     requests = Requests(store, operations(), clock, options.stopping)
     timetable = watcher = None
     if options.resident:
@@ -195,8 +211,47 @@ def _assemble(
         lambda: node.networks.sweep(frozenset(node.runtimes.sandboxes())),
         *(driver.sweep for driver in node.snapshotters.values()),
         tasks.sweep,
+        sources.sweep,
     )
-    return Life(engine, eyes, home, exits, watcher, workers, sweeps, tasks.rotate_logs, requests, timetable)
+    regularly = partial(_each_in_turn, tasks.rotate_logs, partial(sources.watch, queue.add))
+    return Life(engine, eyes, home, exits, watcher, workers, sweeps, regularly, requests, timetable)
+
+
+def _workers(engine: Engine, lanes: Sequence[WorkQueue], clock: Clock) -> list[Workers]:
+    backoff = Backoff(clock, random.random)
+    return [
+        Workers(lane, engine.work, engine.failed, backoff, clock, count)
+        for lane, count in zip(lanes, WORKERS, strict=True)
+    ]
+
+
+def _each_in_turn(*jobs: Callable[[], None]) -> None:
+    for job in jobs:
+        job()
+
+
+def source_ways(paths: Paths, store: ObjectStore, config: Config, launcher: Launcher) -> Ways:
+    """How Sources are read on this node."""
+    git = config.sources.git
+
+    def make(obj: Object, spec: SourceSpec) -> Fetcher:
+        if spec.folder is not None:
+            return FolderFetcher(Path(spec.folder), spec.path)
+        what = wanted(obj.spec["git"], spec.path, allow_file=git.allow_file or source_of(obj.manager) is None)
+        home = Home(paths.sources / obj.name, paths.state / "sources" / obj.name)
+        shown = access(what.address, git, _login_of(store, auth_secret(obj.spec)))
+        return git_fetcher(home, what, shown, launcher, Limits(seconds=git.timeout))
+
+    return Ways(make, paths.sources, Variables(node_name(config), config.node.labels), git.allow_file)
+
+
+def _login_of(store: ObjectStore, name: str | None) -> Mapping[str, bytes] | None:
+    if name is None:
+        return None
+    secret = store.get(Key(Kind.SECRET, name))
+    if secret is None or secret.deleted is not None:
+        raise NotFound(f"secret/{name} is not there", advice=f"Apply a Secret named {name}; it is then tried at once.")
+    return SecretSpec.model_validate(secret.spec).contents()
 
 
 def _scrub(scrubber: Scrubber, store: ObjectStore, queue: Lanes) -> None:

@@ -44,6 +44,11 @@ class Paths:
         return self.root / "snapshots"
 
     @property
+    def sources(self) -> Path:
+        """What was fetched, a folder a Source."""
+        return self.root / "sources"
+
+    @property
     def volumes(self) -> Path:
         """Volumes by name."""
         return self.root / "volumes"

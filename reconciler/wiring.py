@@ -236,7 +236,9 @@ def _finished(store: ObjectStore, life: Life, keys: frozenset[Key], clock: Clock
 
 
 def run_agent(paths: Paths, config: Configured, *, once: bool, private_mounts: bool) -> int:
-    """Be the node's engine until told to stop (TERM, INT); with `once` until nothing is left to do. Returns 0."""
+    """Be the node's engine until told to stop (TERM, INT): 0. With `once` until every Source was fetched and nothing is
+    left to do: 0, or 1 when something is not as it should be.
+    """
     import faulthandler
 
     from core.notify import from_environment
@@ -250,10 +252,9 @@ def run_agent(paths: Paths, config: Configured, *, once: bool, private_mounts: b
     lock = EngineLock(paths.state, paths.root, Role.AGENT, clock)
     lock.take(lambda holder: manager.status(f"Waiting until {holder} is done"))
     try:
-        _serve(paths, config(), clock, told, manager, once=once)
+        return _serve(paths, config(), clock, told, manager, once=once)
     finally:
         lock.release()
-    return 0
 
 
 class Told:
@@ -277,7 +278,7 @@ class Told:
             self._read.recv(64)
 
 
-def _serve(paths: Paths, config: Config, clock: Clock, told: Told, manager: Notifier, *, once: bool) -> None:
+def _serve(paths: Paths, config: Config, clock: Clock, told: Told, manager: Notifier, *, once: bool) -> int:
     from reconciler.assembly import Options, build_life, prepare_store
     from reconciler.engine.doorbell import Doorbell
     from reconciler.engine.scope import Scope
@@ -291,16 +292,19 @@ def _serve(paths: Paths, config: Config, clock: Clock, told: Told, manager: Noti
     assert store is not None
     prepare_store(paths, store, clock, config)
     bell = Doorbell.bind(paths.state)
-    options = Options(Scope(store, None), not once, bell.wait, lambda: told.stop, not once, config)
+    options = Options(Scope(store, None), not once, bell.wait, lambda: told.stop, not once, config, fetches=True)
     life = build_life(paths, store, clock, options)
     try:
         manager.status("Looking at what is here")
         life.start()
         manager.ready()
-        while not told.stop and not (once and _finished(store, life, _all(store), clock)):
+        code: int | None = None
+        while not told.stop and code is None:
             _sign_of_life(life, manager, clock)
             told.wait(_TICK if once else manager.pause or 3600.0)
+            code = _once_over(store, life) if once else None
         manager.stopping()
+        return code or 0
     finally:
         life.stop()
         bell.close()
@@ -333,6 +337,15 @@ def listen(paths: Paths, config: Config, clock: Clock) -> None:
         service_instance_id=paths.instance,
         host_name=socket.gethostname(),
     )
+
+
+def _once_over(store: ObjectStore, life: Life) -> int | None:
+    """The exit code, once nothing more is to come; None before. A Source that cannot be fetched is not waited for."""
+    if not life.idle():
+        return None
+    verdict = judge(store, _all(store), supervised=False)
+    failed = {obj.key for obj in store.list(Kind.SOURCE) if "lastError" in obj.status}
+    return None if verdict.pending - failed else int(bool(verdict.stalled | verdict.pending))
 
 
 def _all(store: ObjectStore) -> frozenset[Key]:

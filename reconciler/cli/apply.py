@@ -174,6 +174,10 @@ class _Apply:
         self.speak(closing_line(proposal, len(verdict.stalled), len(verdict.pending), seconds))
         if not verdict.supervised and any(obj.kind == "Container" for obj in proposal.wanted):
             self.speak(NO_AGENT)
+        if not verdict.supervised:
+            for obj in proposal.wanted:
+                if obj.kind == "Source":
+                    self.speak(f"{obj.key} waits for an agent: it alone fetches sources; run: reconciler agent")
         return self._answer(store, proposal) or exit_code(verdict)
 
     def _answer(self, store: ObjectStore | None, proposal: Proposal) -> int:

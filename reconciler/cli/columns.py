@@ -94,6 +94,17 @@ def _keys(obj: Object, _: float) -> int:
     return sum(len(part) for part in obj.spec.values() if isinstance(part, Mapping))
 
 
+def _short(revision: Any) -> str:
+    """The first 12 digits of a revision."""
+    scheme, colon, digits = str(revision or "").rpartition(":")
+    return f"{scheme}{colon}{digits[:12]}"
+
+
+def _of_all(obj: Object) -> str:
+    counts = obj.status.get("objects")
+    return f"{counts['ready']}/{counts['total']}" if counts else ""
+
+
 _NAME: Final = Column("NAME", lambda obj, _: obj.name)
 _KEY: Final = Column("NAME", lambda obj, _: str(obj.key))
 _READY: Final = Column("READY", lambda obj, _: ready(obj))
@@ -130,6 +141,20 @@ _OF_KIND: Final[Mapping[Kind, Sequence[Column]]] = {
         Column("PATH", at("status", "path"), wide=True),
     ),
     Kind.SECRET: (Column("KEYS", _keys),),
+    Kind.SOURCE: (
+        Column("REVISION", lambda obj, _: _short(obj.status.get("observedRevision"))),
+        Column("OBJECTS", lambda obj, _: _of_all(obj)),
+        Column("FETCHED", lambda obj, now: since(obj.status.get("lastFetchAt"), now)),
+        Column("FROM", lambda obj, _: obj.spec.get("folder") or at("spec", "git", "url")(obj, 0)),
+        Column("PATH", at("spec", "path"), wide=True),
+        Column("NEWEST", lambda obj, _: _short(obj.status.get("revision")), wide=True),
+    ),
+    Kind.REVISION: (
+        Column("SOURCE", at("spec", "source")),
+        Column("REVISION", lambda obj, _: _short(obj.spec.get("revision"))),
+        Column("OBJECTS", at("spec", "objects")),
+        Column("FROM", at("spec", "from"), wide=True),
+    ),
     Kind.SNAPSHOT: (
         Column("DRIVER", at("spec", "driver")),
         Column("LAYERS", at("spec", "layers")),

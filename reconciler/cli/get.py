@@ -46,7 +46,7 @@ class Question:
 
     def asks_for(self, obj: Object) -> bool:
         """Whether `obj` belongs to the answer."""
-        kind = self.kind is None or obj.kind is self.kind
+        kind = obj.kind is self.kind or (self.kind is None and obj.kind is not Kind.REVISION)
         return kind and self.name in ("", obj.name) and matches(self.terms, obj.labels)
 
     def answer(self, store: ObjectStore | None) -> list[Object]:

@@ -197,6 +197,88 @@ class VolumeFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class FetchSeen:
+    """The last fetch of this engine's life that went well: when (monotonic and wall), and which `sync` it answered."""
+
+    at: float
+    wall: float
+    sync: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What is to be in force: a revision, and `with_`, a hash of all else that decides what it comes to (sub-path,
+    values, the node's facts); or `rollback/<number>`, what an older Revision object kept."""
+
+    revision: str
+    with_: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSeen:
+    """What a revision came to when it was read, at `at` (monotonic): objects, or all that is wrong with it."""
+
+    want: Want
+    at: float
+    keys: frozenset[Key] = frozenset()
+    needs: tuple[tuple[Key, str], ...] = ()
+    """What its objects name and it does not hold, each with its place (`file:line:column`)."""
+    faults: tuple[str, ...] = ()
+    """The first of them, each with its place."""
+    count: int = 0
+    """How many faults there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An object that a Source manages. `weight`: it, and what would go with it (a Source's own objects)."""
+
+    ready: bool
+    going: bool = False
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """All that decides what happens to a Source."""
+
+    obj: Object
+    fetches: bool = True
+    """Whether this engine fetches Sources: a one-shot does not."""
+    with_: str = ""
+    """The hash that the fetched revision is to be read with (see `Want`)."""
+    asks_for: str = ""
+    """A hash of which revisions the spec asks for: another one means that the last fetch says nothing any more."""
+    fetched: FetchSeen | None = None
+    moved: bool = False
+    """Whether a folder is not as it was when it was last read."""
+    tree_held: bool = False
+    """Whether the fetched revision can be read without another fetch."""
+    loaded: LoadSeen | None = None
+    members: Mapping[Key, Member] = field(default_factory=dict)
+    foreign: Mapping[Key, str] = field(default_factory=dict)
+    """Of the objects that it wants, or wanted last: those that another manager has, with that manager's name."""
+    going: frozenset[Key] = frozenset()
+    """Of those: the ones that are on their way out."""
+    present: frozenset[Key] = frozenset()
+    """Of what its objects name beside each other: what is in the store to stay."""
+    hold: Mapping[str, Any] = field(default_factory=dict)
+    """What `hold` said of the whole node: `until` (wall seconds), `reason`."""
+    prune_limit: int = 50
+    wait_for: float = 600.0
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionFacts:
+    """An object that tells what a Source applied. `current`: it is what is in force."""
+
+    obj: Object
+    current: bool = False
+    fault: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PlainFacts:
     """An object with nothing to do on the node: a Secret, the Node."""
 
@@ -229,4 +311,14 @@ class NodeFacts:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-Facts = ContainerFacts | SandboxFacts | ImageFacts | SnapshotFacts | VolumeFacts | NodeFacts | PlainFacts
+Facts = (
+    ContainerFacts
+    | SandboxFacts
+    | ImageFacts
+    | SnapshotFacts
+    | VolumeFacts
+    | SourceFacts
+    | RevisionFacts
+    | NodeFacts
+    | PlainFacts
+)

@@ -44,8 +44,16 @@ def references(obj: Object) -> frozenset[Key]:
             return frozenset(_of_container(obj))
         case Kind.IMAGE if "credentials" in obj.spec:
             return frozenset({Key(Kind.SECRET, obj.spec["credentials"]["secret"])})
+        case Kind.SOURCE if (secret := auth_secret(obj.spec)) is not None:
+            return frozenset({Key(Kind.SECRET, secret)})
         case _:
             return frozenset()
+
+
+def auth_secret(spec: Mapping[str, Any]) -> str | None:
+    """The name of the Secret with a Source's login; None: it needs none."""
+    name = spec.get("git", {}).get("auth", {}).get("secret")
+    return None if name is None else str(name)
 
 
 def _of_container(obj: Object) -> Iterator[Key]:

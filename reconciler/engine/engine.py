@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
@@ -28,10 +29,22 @@ from reconciler.engine.controller import Controller
 from reconciler.engine.index import Index
 from reconciler.engine.lanes import Lanes
 from reconciler.engine.telling import Stories
-from reconciler.model.actions import Action, DeleteTask, Disown, EnsureOwned, Plan, Release
-from reconciler.model.identity import Key, Kind
+from reconciler.model.actions import (
+    Action,
+    ApplyRevision,
+    DeleteTask,
+    Disown,
+    EnsureOwned,
+    FetchSource,
+    LetGoOfMembers,
+    Plan,
+    PullImage,
+    Release,
+)
+from reconciler.model.identity import Key, Kind, source_manager
 from reconciler.model.objects import Object
 from reconciler.model.outcome import Blocked, Fault, Outcome, RetryAfter, Settled, fault_of
+from reconciler.store.functions import members
 from reconciler.store.port import Event, ObjectStore
 
 _log: Final = logging.getLogger(__name__)
@@ -114,7 +127,7 @@ class Engine:
         now = self.now()
         plan = controller.plan(facts, now)
         look.mark("planned")
-        if plan.converged:
+        if plan.converged or _is_over(fault, plan):
             self._forget(key)
             fault = None
         todo = performable(plan, fault, now)
@@ -125,7 +138,7 @@ class Engine:
         if self._convergence.stuck(key, step):
             return self._settle(obj, controller, facts, plan, _stuck(plan))
         self._stories.goes_on(obj, look)
-        if any(action.phase in _SLOW for action in todo):
+        if any(_is_slow(action, obj) for action in todo):
             self._settle(obj, controller, facts, plan, RetryAfter("Progressing", f"{todo[0].phase}"))
         self._perform(obj, todo)
         self._convergence.performed(key, step, self._clock.monotonic())
@@ -159,9 +172,12 @@ class Engine:
         return fault
 
     def _inputs(self, obj: Object) -> tuple[int, ...]:
-        """What a failure came from: a corrected Secret or Image is tried at once, not when the back-off is over."""
+        """What a failure came from: a corrected Secret or Image, or a person who asks, has it
+        tried at once, not when the back-off is over.
+        """
         needed = (self.store.get(key) for key in sorted(references(obj)))
-        return (obj.generation, *(0 if one is None else one.generation for one in needed))
+        asked = zlib.crc32(repr(sorted(obj.local.items())).encode())
+        return (obj.generation, asked, *(0 if one is None else one.generation for one in needed))
 
     def _forget(self, key: Key) -> None:
         self._faults.pop(key, None)
@@ -204,6 +220,9 @@ class Engine:
             case Release(key) | Disown(_, key):
                 for other in self.index.concerned(key):
                     self.woken(other)
+            case ApplyRevision(key) | LetGoOfMembers(key):
+                for obj in (*members(self.store, source_manager(key.name)), *self.store.owned(key)):
+                    self.woken(obj.key)
             case DeleteTask():
                 for other in self.index.keys(Kind.SNAPSHOT):  # its root rested on one
                     self.queue.add(other)
@@ -238,9 +257,9 @@ class Engine:
         now = self.now()
         fault = self._faults.get(obj.key)
         status = summarise(obj, outcome, fault, controller.detail(facts, plan), now)
-        again = look_again(outcome, fault, now)
-        if again is not None:
-            self.queue.add_after(obj.key, again)
+        for again in (look_again(outcome, fault, now), plan.again):
+            if again is not None:
+                self.queue.add_after(obj.key, again)
         if not _same(status, obj.status):
             self.store.set_status(obj.key, obj.uid, status)
             if _matters(status, obj.status):
@@ -251,7 +270,10 @@ class Engine:
 
     def _notify(self, key: Key) -> None:
         for other in self.index.concerned(key):
-            self.queue.add(other)
+            if other.kind is Kind.SOURCE:
+                self.queue.add_after(other, _SOON)  # it counts its objects, of which many may move at once
+            else:
+                self.queue.add(other)
 
     def refresh_status(self, key: Key) -> None:
         """Publish how far a long action is: called by who performs it, now and then."""
@@ -262,8 +284,20 @@ class Engine:
             self._settle(obj, controller, facts, Plan(), RetryAfter("Progressing", "fetching"))
 
 
-_SLOW: Final = ("fetching",)
 _CONFLICTS: Final = 5
+_SOON: Final = 0.5
+
+
+def _is_over(fault: Fault | None, plan: Plan) -> bool:
+    """Whether only the state had moved under us, and what failed is not planned any more."""
+    return fault is not None and fault.retry is Retry.NOW and fault.phase not in {one.phase for one in plan.actions}
+
+
+def _is_slow(action: Action, obj: Object) -> bool:
+    """Whether it may take so long that people should see it begin. Of a Source only the first fetch is told: later
+    ones mostly find that nothing is new.
+    """
+    return isinstance(action, PullImage) or (isinstance(action, FetchSource) and not obj.record)
 
 
 def _step(facts: Facts, plan: Plan) -> int:

@@ -25,6 +25,7 @@ from reconciler.model.kinds.secret import SecretSpec
 from reconciler.model.objects import Object, with_record
 from reconciler.store.functions import modify
 from reconciler.store.port import Event
+from reconciler.store.revisions import unread_sources
 
 _EVERY: Final = 0.25
 """Seconds between two tellings of how far a transfer is."""
@@ -247,7 +248,12 @@ class ImageHands:
         modify(self._eyes.store, action.key, lambda obj: with_record(obj, record))
 
     def forget(self, action: ForgetImage) -> None:
-        """Remove the blobs that no other image needs. Raises `Busy` while a transfer is under way."""
+        """Remove the blobs that no other image needs. Raises `Busy` while a transfer is under way.
+
+        Nothing goes while a Source is unread that a lost store knew: what it wants is not known. A collection does it.
+        """
+        if unread_sources(self._eyes.store):
+            return
 
         def keep() -> set[Digest]:
             others = (obj for obj in self._eyes.store.list(Kind.IMAGE) if _stays(obj, action.key))
@@ -259,8 +265,10 @@ class ImageHands:
         """Remove the committed snapshots that no other image and no other Snapshot needs, topmost first.
 
         Not only those below the chain: a pull or a removal that was killed may have left some that nothing names any
-        more. Raises `Busy` while a transfer is under way.
+        more. Raises `Busy` while a transfer is under way. Waits for unread Sources as `forget` does.
         """
+        if unread_sources(self._eyes.store):
+            return
         snapshotter = self._eyes.node.snapshotters[action.driver]
         with self._eyes.node.content.closed():
             lines = [info for info in snapshotter.walk() if info.kind is SnapshotKind.COMMITTED]

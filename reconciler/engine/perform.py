@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
@@ -16,15 +17,22 @@ from reconciler.decide import compose
 from reconciler.engine.images import ImageHands
 from reconciler.engine.networks import name_address
 from reconciler.engine.observe import Eyes
+from reconciler.engine.sources import SourceHands
 from reconciler.engine.tasks import TaskHands
 from reconciler.model.actions import (
     Action,
+    ApplyRevision,
+    AskLocal,
     CheckImage,
     CreateTask,
     DeleteTask,
     Disown,
     EnsureOwned,
+    FetchSource,
     ForgetImage,
+    ForgetSource,
+    LetGoOfMembers,
+    LoadRevision,
     MakeSandbox,
     MakeVolume,
     PrepareTask,
@@ -41,10 +49,19 @@ from reconciler.model.actions import (
 )
 from reconciler.model.identity import FINALIZERS, Key
 from reconciler.model.kinds.sandbox import SandboxSpec
-from reconciler.model.objects import with_record, without_finalizer
+from reconciler.model.objects import with_local, with_record, without_finalizer
 from reconciler.store.applied import keep_applied
 from reconciler.store.functions import create_owned, disown, existing, modify, vanish
 from reconciler.store.port import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """Who does what takes more than a few lines."""
+
+    tasks: TaskHands
+    images: ImageHands
+    sources: SourceHands
 
 
 class NodeHands:
@@ -53,15 +70,15 @@ class NodeHands:
     def __init__(
         self,
         eyes: Eyes,
-        tasks: TaskHands,
-        images: ImageHands,
+        crew: Crew,
         limits: NodeLimits,
         clock: Clock,
         root: Path,
     ) -> None:
         self._eyes = eyes
-        self._tasks = tasks
-        self._images = images
+        self._tasks = crew.tasks
+        self._images = crew.images
+        self._sources = crew.sources
         self._limits = limits
         self._clock = clock
         self._root = root
@@ -69,8 +86,10 @@ class NodeHands:
     def perform(self, action: Action) -> None:
         """Do it; raises `AgentError` or `OSError`."""
         match action:
-            case Remember() | EnsureOwned() | Disown() | Release():
+            case Remember() | EnsureOwned() | Disown() | Release() | AskLocal():
                 self._record(action)
+            case FetchSource() | LoadRevision() | ApplyRevision() | LetGoOfMembers() | ForgetSource():
+                self._source(action)
             case PullImage():
                 self._images.pull(action)
             case CheckImage():
@@ -107,13 +126,30 @@ class NodeHands:
             case _:
                 assert_never(action)
 
-    def _record(self, action: Remember | EnsureOwned | Disown | Release) -> None:
+    def _source(self, action: FetchSource | LoadRevision | ApplyRevision | LetGoOfMembers | ForgetSource) -> None:
+        match action:
+            case FetchSource():
+                self._sources.fetch(action)
+            case LoadRevision():
+                self._sources.load(action)
+            case ApplyRevision():
+                self._sources.apply(action)
+            case LetGoOfMembers():
+                self._sources.let_go_of_members(action)
+            case ForgetSource():
+                self._sources.forget(action)
+            case _:
+                assert_never(action)
+
+    def _record(self, action: Remember | EnsureOwned | Disown | Release | AskLocal) -> None:
         store = self._eyes.store
         match action:
             case Remember(key, changes):
                 modify(store, key, lambda obj: with_record(obj, changes))
                 if action.reason:
-                    self._tell(key, "Normal", action.reason, action.message)
+                    self._tell(key, "Warning" if action.warning else "Normal", action.reason, action.message)
+            case AskLocal(key, changes):
+                modify(store, key, lambda obj: with_local(obj, changes))
             case EnsureOwned(owner, wanted):
                 create_owned(store, existing(store, owner), wanted)
             case Disown(key, owner):

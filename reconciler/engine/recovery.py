@@ -27,6 +27,7 @@ from reconciler.store.applied import (
     refill,
 )
 from reconciler.store.port import Event, ObjectStore
+from reconciler.store.revisions import REFILLED
 from reconciler.store.sqlite_recovery import DAMAGE, Damage
 
 NOTICE: Final = "store.notice"
@@ -51,6 +52,7 @@ def fill(paths: Paths, store: ObjectStore, now: float, node: Key) -> None:
     kept = [obj.key for obj in store.list() if is_kept(obj)]
     written = keep_applied(paths.root, store, kept)
     if damage is not None or back:
+        store.set_meta(REFILLED, timestamp(now))
         _tell(store, node, _rebuilt(damage, back, new), damage, now)
     elif written:
         say(store, node, "AppliedRewritten", _rewritten(paths.root, written), now)

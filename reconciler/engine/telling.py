@@ -20,12 +20,18 @@ from reconciler.decide.summary import is_true, settled
 from reconciler.engine.lanes import Lanes
 from reconciler.model.actions import (
     Action,
+    ApplyRevision,
+    AskLocal,
     CheckImage,
     CreateTask,
     DeleteTask,
     Disown,
     EnsureOwned,
+    FetchSource,
     ForgetImage,
+    ForgetSource,
+    LetGoOfMembers,
+    LoadRevision,
     MakeSandbox,
     MakeVolume,
     PrepareTask,
@@ -55,7 +61,11 @@ _NAMES: Final[Mapping[type, str]] = {
     UpdateTask: "container.update",
     DeleteTask: "container.delete",
     MakeVolume: "volume.create",
+    FetchSource: "source.fetch",
+    LoadRevision: "source.load",
+    ApplyRevision: "source.apply",
     Remember: "record",
+    AskLocal: "record",
     EnsureOwned: "record",
     Disown: "record",
     Release: "record",
@@ -64,6 +74,8 @@ _NAMES: Final[Mapping[type, str]] = {
     RemoveSandbox: "remove",
     RemoveLogs: "remove",
     RemoveVolume: "remove",
+    LetGoOfMembers: "remove",
+    ForgetSource: "remove",
 }
 
 
@@ -82,6 +94,8 @@ def acting(action: Action) -> Span:
             span.note(image_name=ref, driver=driver)
         case MakeSandbox(id=id) | PrepareTask(id=id) | CreateTask(id=id) | StartTask(id=id) | DeleteTask(id=id):
             span.note(container_id=id)
+        case LoadRevision(revision=revision) | ApplyRevision(revision=revision):
+            span.note(revision=revision)
         case _:
             pass
     return span

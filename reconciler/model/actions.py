@@ -17,13 +17,16 @@ from reconciler.model.objects import Object
 
 @dataclass(frozen=True, slots=True)
 class Remember:
-    """Merge `changes` into the object's record, durably, before what follows; `events` tells people why."""
+    """Merge `changes` into the object's record, durably, before what follows; an event tells people why (`reason`,
+    `message`), as a warning when it is one.
+    """
 
     phase: ClassVar[str] = "recording"
     key: Key
     changes: Mapping[str, Any]
     reason: str = ""
     message: str = ""
+    warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +206,63 @@ class RemoveVolume:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class FetchSource:
+    """Bring the revision that a Source asks for, and remember which it is. `sync`: the request that it answers."""
+
+    phase: ClassVar[str] = "fetching"
+    key: Key
+    asks_for: str
+    sync: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRevision:
+    """Read and check all manifests of a revision, and keep what they came to in memory. Nothing is changed."""
+
+    phase: ClassVar[str] = "loading"
+    key: Key
+    revision: str
+    with_: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyRevision:
+    """Make the store want what was loaded of a revision, in one commit with what is `removed`, or not at all."""
+
+    phase: ClassVar[str] = "applying"
+    key: Key
+    revision: str
+    with_: str
+    removed: frozenset[Key]
+
+
+@dataclass(frozen=True, slots=True)
+class AskLocal:
+    """Merge `changes` into what a person at the node asked of the object: what is over, or was answered, goes."""
+
+    phase: ClassVar[str] = "recording"
+    key: Key
+    changes: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LetGoOfMembers:
+    """Remove what a Source manages, as it goes itself; `keep`: leave it there, for anybody to take over."""
+
+    phase: ClassVar[str] = "removing"
+    key: Key
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetSource:
+    """Remove what was fetched for a Source, and what its revisions kept."""
+
+    phase: ClassVar[str] = "removing"
+    key: Key
+
+
 Action = (
     Remember
     | EnsureOwned
@@ -223,6 +283,12 @@ Action = (
     | RemoveLogs
     | MakeVolume
     | RemoveVolume
+    | FetchSource
+    | LoadRevision
+    | ApplyRevision
+    | AskLocal
+    | LetGoOfMembers
+    | ForgetSource
 )
 
 
@@ -248,6 +314,8 @@ class Plan:
     waits: tuple[Await, ...] = ()
     cause: str = ""
     """Why, in a few words, for `diff` and events: `spec.image changed`."""
+    again: float | None = None
+    """Seconds after which to look again even when converged (None: nothing is due by itself)."""
 
     @property
     def converged(self) -> bool:

@@ -29,13 +29,14 @@ class GitConfig(Spec):
     """How git is reached, for every Source: `sshKey`, `knownHosts`, `ca` (files); `timeout` of one fetch.
 
     HOME is not set under a service manager, so that nothing is found by itself. `allowFile`: Sources that came out of
-    another Source may name `file:` too.
+    another Source may name `file:` and folders of the node too.
     """
 
     ssh_key: AbsolutePath | None = Field(None, alias="sshKey")
     known_hosts: AbsolutePath | None = Field(None, alias="knownHosts")
     ca: AbsolutePath | None = None
     timeout: Seconds = 120.0
+    allow_file: bool = Field(False, alias="allowFile")
 
 
 class SourcesConfig(Spec):

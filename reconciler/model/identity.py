@@ -18,22 +18,25 @@ NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
 
 
 class Kind(StrEnum):
-    """The kinds of objects; the first five are written by people."""
+    """The kinds of objects; the first six are written by people."""
 
     IMAGE = "Image"
     SANDBOX = "Sandbox"
     CONTAINER = "Container"
     VOLUME = "Volume"
     SECRET = "Secret"
+    SOURCE = "Source"
     SNAPSHOT = "Snapshot"
     NODE = "Node"
+    REVISION = "Revision"
 
 
-WRITTEN_BY_PEOPLE: Final = (Kind.IMAGE, Kind.SANDBOX, Kind.CONTAINER, Kind.VOLUME, Kind.SECRET)
+WRITTEN_BY_PEOPLE: Final = (Kind.IMAGE, Kind.SANDBOX, Kind.CONTAINER, Kind.VOLUME, Kind.SECRET, Kind.SOURCE)
 
 
 FINALIZERS: Final[Mapping[Kind, str]] = {
-    kind: kind.value.lower() for kind in (Kind.IMAGE, Kind.SANDBOX, Kind.CONTAINER, Kind.VOLUME, Kind.SNAPSHOT)
+    kind: kind.value.lower()
+    for kind in (Kind.IMAGE, Kind.SANDBOX, Kind.CONTAINER, Kind.VOLUME, Kind.SNAPSHOT, Kind.SOURCE)
 }
 """What stays of an object until its controller has undone it on the node; a Secret has nothing there."""
 
@@ -112,6 +115,25 @@ def image_name(normalised_ref: str) -> str:
 def private_sandbox_name(container: str) -> str:
     """The name of the sandbox that a container without `sandbox:` owns."""
     return f"{container[:54].rstrip('-.')}-{hash8(f'Container/{container}')}"
+
+
+SOURCE_MANAGER: Final = "source/"
+
+
+def source_manager(name: str) -> str:
+    """The manager of the objects of Source `name`."""
+    return f"{SOURCE_MANAGER}{name}"
+
+
+def source_of(manager: str) -> Key | None:
+    """The Source whose manager this is; None: it is no Source's."""
+    return Key(Kind.SOURCE, manager.removeprefix(SOURCE_MANAGER)) if manager.startswith(SOURCE_MANAGER) else None
+
+
+def revision_name(source: str, number: int) -> str:
+    """The name of the Revision object of what Source `source` applied as its `number`th."""
+    end = f"-{number}" if len(source) <= 48 else f"-{hash8(source)}-{number}"
+    return f"{source[:48].rstrip('-.')}{end}"
 
 
 def instance_of(root_realpath: str) -> str:

@@ -38,7 +38,8 @@ class Fault:
     """The last failure on an object: which phase of which action, why, what to do. Kept until it is overcome.
 
     `failures` counts failures in a row; `until` is the monotonic second before which it is not tried again. `inputs`
-    are the generations of the object and of those it names: with others the fault is forgotten.
+    are the generations of the object and of those it names, and what was asked of it at the node: with others the fault
+    is forgotten.
     """
 
     phase: str

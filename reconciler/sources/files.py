@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import errno
 import os
-import posixpath
 import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
+from core.errors import AgentError, Invalid, NotFound, OverLimit
 from core.syscalls import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
 from reconciler.sources.faults import Fault
+from reconciler.sources.revisions import Entry, Tree
 
 STDIN: Final = "-"
 SHOWN_STDIN: Final = "<stdin>"
@@ -31,24 +32,16 @@ _MOST_FOLDERS_DEEP: Final = 32
 class ManifestFile:
     """One file's bytes. `shown`: its name for people; `base`: the folder that nothing it names may leave ("": it may
     name nothing, as it came from stdin); `inside`: its path below `base`. `tree`: where it came from, when that is no
-    folder of this machine.
+    folder of this machine;
+    `id`: what stands for its bytes there.
     """
 
     shown: str
     data: bytes
     base: str = ""
     inside: str = ""
-    tree: Files | None = None
-
-
-class Files(Protocol):
-    """Manifest files that lie in no folder of this machine: those of one revision. Paths are relative, with `/`."""
-
-    def names(self) -> Sequence[str]:
-        """The paths of all files, in order."""
-
-    def read(self, path: str) -> bytes:
-        """The bytes of the file at `path`, at most `MOST_BYTES`; raises `Unreadable`."""
+    tree: Tree | None = None
+    id: str = ""
 
 
 class Unreadable(Exception):
@@ -70,26 +63,42 @@ def gather(paths: Sequence[str]) -> Iterator[ManifestFile | Fault]:
             yield from _path(path, seen)
 
 
-def gather_tree(tree: Files, inside: str) -> Iterator[ManifestFile | Fault]:
-    """The manifest files of `tree` below folder `inside` ("": all of it), in order of names, or faults in their place.
+def gather_tree(tree: Tree, inside: str) -> Iterator[ManifestFile | Fault]:
+    """The manifest files of `tree` below its sub-path `inside` ("": all of it), in order, or faults in their place.
 
-    Names that begin with `.` or `_` are left out, as in a folder. A folder without a manifest file is no fault: what
-    an emptied source means is decided elsewhere; one that is not there is.
+    Which names are left out is as in a folder. No manifest file at all is no fault here: what an emptied source means
+    is decided elsewhere. Raises `Corrupt` and the like, which say nothing about what people wrote.
     """
-    prefix = f"{inside}/" if inside else ""
-    names = [name for name in tree.names() if name.startswith(prefix)]
-    if prefix and not names:
-        yield Fault(inside, 0, 0, "", "is not there", "correct the source's path")
+    try:
+        entries = tree.entries()
+    except (NotFound, Invalid, OverLimit) as error:
+        yield _fault_of(inside or ".", error)
         return
-    found = [name for name in names if name.endswith(SUFFIXES) and not _left_out(name.removeprefix(prefix))]
-    if len(found) > MOST_FILES:
+    prefix = f"{inside}/" if inside else ""
+    found = [one for one in entries if not _left_out(one.path.removeprefix(prefix))]
+    if sum(one.path.endswith(SUFFIXES) for one in found) > MOST_FILES:
         yield Fault(inside or ".", 0, 0, "", f"holds more than {MOST_FILES} manifest files", "name a folder in it")
         return
-    for name in sorted(found, key=lambda one: one.split("/")):
-        try:
-            yield ManifestFile(name, tree.read(name), inside or ".", name, tree)
-        except Unreadable as error:
-            yield Fault(name, 0, 0, "", error.message, error.advice)
+    for entry in found:
+        yield from _in_tree(tree, inside, entry)
+
+
+def _in_tree(tree: Tree, inside: str, entry: Entry) -> Iterator[ManifestFile | Fault]:
+    """What one name holds: a link is followed within the source, when it leads to a file."""
+    is_manifest = entry.path.endswith(SUFFIXES)
+    try:
+        at = tree.find(entry.path) if entry.kind == "link" else entry
+        if at.kind == "folder":
+            yield Fault(entry.path, 0, 0, "", "is a link to a folder, which is not followed", "name that folder too")
+        elif is_manifest and at.kind == "file":
+            yield ManifestFile(entry.path, tree.read(at), inside or ".", entry.path, tree, at.id)
+    except (NotFound, Invalid, OverLimit) as error:
+        if is_manifest:
+            yield _fault_of(entry.path, error)
+
+
+def _fault_of(path: str, error: AgentError) -> Fault:
+    return Fault(path, 0, 0, "", *_words(path, error))
 
 
 def _left_out(path: str) -> bool:
@@ -126,12 +135,18 @@ def path_beside(manifest: ManifestFile, path: str) -> str:
         raise _unreadable(error) from None
 
 
-def _read_in_tree(tree: Files, path: str) -> bytes:
-    """The file at `path`, within the whole tree: a revision is one thing, wherever in it the source begins."""
-    whole = posixpath.normpath(path)
-    if whole.startswith(("/", "../")) or whole == "..":
-        raise Unreadable("leads out of the source", "keep what manifests name inside their source")
-    return tree.read(whole)
+def _read_in_tree(tree: Tree, path: str) -> bytes:
+    """The file at `path`, within the whole source: a revision is one thing, wherever in it the manifests begin."""
+    try:
+        return tree.read(tree.find(path))
+    except (NotFound, Invalid, OverLimit) as error:
+        raise Unreadable(*_words(path, error)) from None
+
+
+def _words(path: str, error: AgentError) -> tuple[str, str]:
+    """Message and advice as a fault has them: without the path, and as the end of a line."""
+    hint = error.hint()
+    return error.message.removeprefix(f"{path} "), hint[:1].lower() + hint[1:].rstrip(".")
 
 
 def _bounded(shown: str) -> ManifestFile | Fault:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from reconciler.model.identity import Key
 from reconciler.sources.documents import Manifest
 from reconciler.sources.faults import Fault
-from reconciler.sources.files import Files, ManifestFile, gather, gather_tree
+from reconciler.sources.files import ManifestFile, gather, gather_tree
 from reconciler.sources.parsed import Parsed, ReadFile, read_file
+from reconciler.sources.revisions import Tree
 from reconciler.sources.substitution import Variables
 
 
@@ -31,7 +32,7 @@ def load(paths: Sequence[str], variables: Variables) -> Loaded:
     return _load(gather(paths), variables)
 
 
-def load_tree(tree: Files, inside: str, variables: Variables, parsed: Parsed | None = None) -> Loaded:
+def load_tree(tree: Tree, inside: str, variables: Variables, parsed: Parsed | None = None) -> Loaded:
     """Read all manifests of `tree` below `inside` ("": all of it). Never raises for what files hold.
 
     `parsed` spares what it has read before.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
+from reconciler.decide.references import auth_secret
 from reconciler.model.identity import Key, Kind
 from reconciler.model.kinds.texts import is_reference
 from reconciler.model.problems import Path, mapping_at, mappings_in
@@ -27,6 +28,8 @@ def references(kind: Kind, spec: Any) -> Iterator[Reference]:
     """All that a valid spec (JSON) refers to, in its order; an image given by reference is none."""
     if kind is Kind.IMAGE and "credentials" in spec:
         yield Reference(("spec", "credentials", "secret"), Key(Kind.SECRET, spec["credentials"]["secret"]))
+    if kind is Kind.SOURCE and (login := auth_secret(spec)) is not None:
+        yield Reference(("spec", "git", "auth", "secret"), Key(Kind.SECRET, login))
     if kind is not Kind.CONTAINER:
         return
     if not is_reference(spec["image"]):

@@ -11,9 +11,10 @@ from reconciler.model.kinds.container import ContainerSpec
 from reconciler.model.kinds.image import ImageSpec
 from reconciler.model.kinds.sandbox import SandboxSpec
 from reconciler.model.kinds.secret import SecretSpec
+from reconciler.model.kinds.source import SourceSpec
 from reconciler.model.kinds.volume import VolumeSpec
 
-AnySpec: TypeAlias = ImageSpec | SandboxSpec | ContainerSpec | VolumeSpec | SecretSpec
+AnySpec: TypeAlias = ImageSpec | SandboxSpec | ContainerSpec | VolumeSpec | SecretSpec | SourceSpec
 
 SPEC_MODELS: Final[Mapping[Kind, type[AnySpec]]] = {
     Kind.IMAGE: ImageSpec,
@@ -21,6 +22,7 @@ SPEC_MODELS: Final[Mapping[Kind, type[AnySpec]]] = {
     Kind.CONTAINER: ContainerSpec,
     Kind.VOLUME: VolumeSpec,
     Kind.SECRET: SecretSpec,
+    Kind.SOURCE: SourceSpec,
 }
 
 

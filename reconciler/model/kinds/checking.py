@@ -20,6 +20,7 @@ from reconciler.model.kinds.image import image_conflicts
 from reconciler.model.kinds.later import LATER_FIELDS, LATER_VALUES
 from reconciler.model.kinds.sandbox import sandbox_conflicts
 from reconciler.model.kinds.secret import secret_conflicts
+from reconciler.model.kinds.source import source_conflicts
 from reconciler.model.problems import Path, Problem, Wrong
 
 _CONFLICTS: Final[Mapping[Kind, Callable[[Mapping[str, Any]], Iterator[Problem]]]] = {
@@ -27,11 +28,13 @@ _CONFLICTS: Final[Mapping[Kind, Callable[[Mapping[str, Any]], Iterator[Problem]]
     Kind.CONTAINER: container_conflicts,
     Kind.SANDBOX: sandbox_conflicts,
     Kind.SECRET: secret_conflicts,
+    Kind.SOURCE: source_conflicts,
 }
 _WRITE_WHEN_MISSING: Final[Mapping[str, str]] = {
     "ref": "write the image's reference, such as docker.io/library/nginx:1.27",
     "image": "write the name of an Image object, or an image reference",
     "runtime": "write runtime: runc",
+    "git.url": "write the repository's address, such as https://git.example.org/edge.git",
     "name": "write a name of a-z, 0-9, '-' and '.'",
 }
 _WRITTEN_BY_THE_AGENT: Final = frozenset(

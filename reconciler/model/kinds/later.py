@@ -10,7 +10,7 @@ from typing import Final
 
 from reconciler.model.identity import Kind
 
-LATER_KINDS: Final = ("Source", "Rollout")
+LATER_KINDS: Final = ("Rollout",)
 MADE_BY_THE_AGENT: Final = ("Snapshot", "Node", "Revision", "Event")
 
 LATER_FIELDS: Final[Mapping[Kind, frozenset[str]]] = {
@@ -19,6 +19,7 @@ LATER_FIELDS: Final[Mapping[Kind, frozenset[str]]] = {
     Kind.CONTAINER: frozenset({"mounts[].image", "probes", "security.devices"}),
     Kind.VOLUME: frozenset({"size"}),
     Kind.SECRET: frozenset({"encrypted"}),
+    Kind.SOURCE: frozenset({"bundle", "git.ref.semver", "git.sparse", "verify", "rollback"}),
 }
 
 
@@ -43,5 +44,6 @@ LATER_VALUES: Final[Mapping[Kind, Mapping[str, Callable[[object], bool]]]] = {
     },
     Kind.VOLUME: {},
     Kind.SECRET: {},
+    Kind.SOURCE: {},
 }
 """Asked only of values that are not valid now."""

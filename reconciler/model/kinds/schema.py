@@ -22,6 +22,8 @@ def json_schema(kind: Kind) -> dict[str, Any]:
         definitions["Mount"]["oneOf"] = [{"required": [source]} for source in MOUNT_SOURCES]
     if kind is Kind.CONTAINER:
         spec["not"] = {"required": ["sandbox", "network"]}
+    if kind is Kind.SOURCE:
+        spec["oneOf"] = [{"required": ["git"]}, {"required": ["folder"]}]
     return {
         "$schema": DIALECT,
         "title": kind.value,

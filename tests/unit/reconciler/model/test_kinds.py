@@ -1,4 +1,4 @@
-"""The specs of the five kinds: what is read, what is refused, and in which words."""
+"""The specs of the kinds that people write: what is read, what is refused, and in which words."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ LEAST: dict[Kind, dict[str, Any]] = {
     Kind.CONTAINER: {"image": "web", "network": {"mode": "none"}},
     Kind.VOLUME: {},
     Kind.SECRET: {},
+    Kind.SOURCE: {"git": {"url": "https://git.example.org/edge.git"}},
 }
 FULL_CONTAINER: dict[str, Any] = {
     "image": "web",
@@ -177,6 +178,10 @@ LATER: list[tuple[Kind, dict[str, Any], str]] = [
     (Kind.CONTAINER, {"security": {"seccomp": "/etc/profile.json"}}, "spec.security.seccomp"),
     (Kind.VOLUME, {"size": "1Gi"}, "spec.size"),
     (Kind.SECRET, {"encrypted": {"age": "x"}}, "spec.encrypted"),
+    (Kind.SOURCE, {"verify": {"mode": "Head"}}, "spec.verify"),
+    (Kind.SOURCE, {"rollback": {"onFailure": True}}, "spec.rollback"),
+    (Kind.SOURCE, {"git": {"url": "ssh://git@h/x", "sparse": ["a"]}}, "spec.git.sparse"),
+    (Kind.SOURCE, {"git": {"url": "ssh://git@h/x", "ref": {"semver": ">=1"}}}, "spec.git.ref.semver"),
 ]
 
 
@@ -189,6 +194,7 @@ def test_a_field_of_later_work_is_refused_as_not_supported_yet(kind: Kind, chang
 
 def test_every_field_in_the_table_of_later_work_is_tried_here() -> None:
     tried = {(kind, path.removeprefix("spec.").replace("[0]", "[]")) for kind, _, path in LATER}
+    tried.add((Kind.SOURCE, "bundle"))  # of which a Source has one instead of git
     assert {(kind, field) for kind, fields in LATER_FIELDS.items() for field in fields} <= tried
 
 
@@ -370,3 +376,36 @@ def test_the_schema_says_what_a_person_may_write_and_no_more() -> None:
     assert "probes" not in schema["properties"]["spec"]["properties"]
     assert schema["properties"]["spec"]["required"] == ["image"]
     assert schema["$defs"]["Resources"]["properties"]["memory"]["anyOf"][0]["examples"] == ["128Mi", "1Gi"]
+
+
+def test_a_source_has_one_origin_and_one_ref() -> None:
+    url = {"url": "https://git.example.org/edge.git"}
+    assert problems_at(Kind.SOURCE, {"folder": "/srv/edge"}) == {"spec.folder": "is given beside git; keep one of them"}
+    assert check_spec(Kind.SOURCE, {"folder": "/srv/edge"}) == []
+    (none,) = check_spec(Kind.SOURCE, {"path": "x"})
+    assert (shown(none.path), none.message) == ("spec", "names no origin")
+    both = problems_at(Kind.SOURCE, {"git": {**url, "ref": {"branch": "main", "tag": "v1"}}})
+    assert both == {"spec.git.ref.branch": "is given beside tag; keep one of them"}
+    bundle = {shown(one.path): one.message for one in check_spec(Kind.SOURCE, {"bundle": "/media/usb"})}
+    assert bundle == {"spec.bundle": "is not supported yet"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"git": {"url": "ext::sh -c touch% /tmp/pwn"}}, "spec.git.url"),
+        ({"git": {"url": "--upload-pack=touch /tmp/pwn"}}, "spec.git.url"),
+        ({"git": {"url": "https://u:p@git.example.org/x"}}, "spec.git.url"),
+        ({"git": {"url": "ssh://git@h/x", "ref": {"branch": "--output=/tmp/x"}}}, "spec.git.ref.branch"),
+        ({"git": {"url": "ssh://git@h/x", "ref": {"commit": "abc"}}}, "spec.git.ref.commit"),
+        ({"path": "../other"}, "spec.path"),
+        ({"path": "/etc"}, "spec.path"),
+        ({"interval": "10ms"}, "spec.interval"),
+        ({"interval": "soon"}, "spec.interval"),
+        ({"prune": "yes"}, "spec.prune"),
+        ({"values": {"a}b": "x"}}, "spec.values.a}b"),
+    ],
+)
+def test_what_a_source_may_not_say_is_refused_where_it_stands(changes: dict[str, Any], path: str) -> None:
+    found = check_spec(Kind.SOURCE, {**LEAST[Kind.SOURCE], **changes})
+    assert [shown(one.path).replace('["', ".").replace('"]', "") for one in found] == [path]

@@ -82,13 +82,12 @@ def test_all_faults_of_all_files_are_told_at_once(faults: Faults) -> None:
     ("old", "new", "fault"),
     [
         ("kind: Image", "kind: image", ("2:7: kind: there is no kind image; write one of Image, Sandbox, Container, "
-         "Volume, Secret")),
-        ("kind: Image", "kind: Source", "2:7: kind: Source is not supported yet; leave this document out"),
+         "Volume, Secret, Source")),
         ("kind: Image", "kind: Rollout", "2:7: kind: Rollout is not supported yet; leave this document out"),
         ("kind: Image", "kind: Node", "2:7: kind: Node objects are made by the agent; leave this document out"),
         ("kind: Image", "kind: Event", "2:7: kind: Event objects are made by the agent; leave this document out"),
         ("kind: Image", "kind: [x]", ("2:7: kind: there is no kind ['x']; write one of Image, Sandbox, Container, "
-         "Volume, Secret")),
+         "Volume, Secret, Source")),
         ("reconciler/v1", "v1", "1:13: apiVersion: v1 is not known here; write reconciler/v1"),
         ("  ref: web:1", "  ref: web:1\nstatus: {}", "7:1: status: is written by the agent; leave it out"),
         ("  ref: web:1", "  ref: web:1\nextra: {}",

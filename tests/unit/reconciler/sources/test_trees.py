@@ -1,11 +1,13 @@
 """Manifests that lie in no folder: the files of one revision, and what they may name there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import PurePosixPath
 
 import pytest
 
-from reconciler.sources.files import Unreadable
+from reconciler.sources.folder import FolderTree
 from reconciler.sources.loading import Loaded, load_tree
+from reconciler.sources.revisions import Entry
 from reconciler.sources.substitution import Variables
 
 VOLUME = "apiVersion: reconciler/v1\nkind: Volume\nmetadata: {name: NAME}\n"
@@ -19,26 +21,13 @@ spec:
 """
 
 
-class Held:
-    """Files in memory."""
-
-    def __init__(self, files: Mapping[str, str]) -> None:
-        self.files = files
-
-    def names(self) -> Sequence[str]:
-        """All paths."""
-        return sorted(self.files)
-
-    def read(self, path: str) -> bytes:
-        """The bytes of one."""
-        if path not in self.files:
-            raise Unreadable("does not exist", "check the path; it is relative to this file")
-        return self.files[path].encode()
-
-
 def loaded(files: Mapping[str, str], inside: str = "") -> Loaded:
     """What the files below `inside` come to."""
-    return load_tree(Held(files), inside, Variables("edge-1", {}, {"name": "data"}))
+    entries = {path: Entry(path, path, len(text), "file") for path, text in files.items()}
+    folders = {str(parent) for path in files for parent in PurePosixPath(path).parents}
+    entries |= {path: Entry(path, "", 0, "folder") for path in folders}
+    tree = FolderTree(inside, entries, {path: text.encode() for path, text in files.items()})
+    return load_tree(tree, inside, Variables("edge-1", {}, {"name": "data"}))
 
 
 def volume(name: str) -> str:

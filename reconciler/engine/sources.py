@@ -1,0 +1,288 @@
+"""Hands for Sources: fetch, load, apply, let go; and what is remembered of each while the engine lives.
+
+Rules of this file: what is fetched lies with its fetcher, what was loaded in memory until it is applied; both can be
+made anew at any time, so that nothing here is durable. What counts is in the Source's record, written in the commit
+that it tells of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path as Folder
+from typing import Final
+
+from core import fsio
+from core.clock import Clock
+from core.errors import AgentError, Conflict
+from reconciler.decide.facts import FetchSeen, LoadSeen, Want
+from reconciler.decide.references import references as named
+from reconciler.decide.source import MOST_FAULTS, ROLLBACK, asks_for, short
+from reconciler.model.actions import ApplyRevision, FetchSource, ForgetSource, LetGoOfMembers, LoadRevision
+from reconciler.model.identity import Key, Kind, source_manager
+from reconciler.model.kinds.source import SourceSpec
+from reconciler.model.objects import ORPHAN, Object, with_record
+from reconciler.sources.documents import Manifest
+from reconciler.sources.faults import Fault
+from reconciler.sources.folder import FolderFetcher
+from reconciler.sources.loading import load_tree
+from reconciler.sources.nodes import Path
+from reconciler.sources.parsed import Parsed
+from reconciler.sources.references import check_references, references
+from reconciler.sources.revisions import Fetcher
+from reconciler.sources.substitution import Variables
+from reconciler.store.functions import Applied, BeingDeleted, OtherManager, Wanted, existing, members, modify, vanish
+from reconciler.store.port import Event, ObjectStore, Put, WriteConflict
+from reconciler.store.revisions import REFILLED, Order, Revisions, settle_refill
+
+MakeFetcher = Callable[[Object, SourceSpec], Fetcher]
+"""Makes what brings a Source's revisions; raises `AgentError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How Sources are read on this node. `variables`: what manifests may name of it; `allow_local`: whether a Source
+    that comes out of another may name files and folders of the node. `homes`: the folder of what is fetched.
+    """
+
+    make: MakeFetcher
+    homes: Folder
+    variables: Variables
+    allow_local: bool = False
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is known of one Source (by uid) in this engine's life."""
+
+    made_of: tuple[int, str] = (0, "")
+    """The generations of the Source's login, and what it asked for, when its fetcher was made."""
+    fetcher: Fetcher | None = None
+    parsed: Parsed = field(default_factory=Parsed)
+    fetched: FetchSeen | None = None
+    loaded: LoadSeen | None = None
+    wanted: tuple[Wanted, ...] = ()
+    moved: bool = False
+
+
+@dataclass(slots=True)
+class SourceMemories:
+    """The memories of all Sources; one worker at a time has the key of each."""
+
+    store: ObjectStore
+    make: MakeFetcher
+    known: dict[str, Memory] = field(default_factory=dict)
+
+    def of(self, obj: Object) -> Memory:
+        """What is known of a Source."""
+        return self.known.setdefault(obj.uid, Memory())
+
+    def fetched(self, obj: Object) -> FetchSeen | None:
+        """Its last fetch that went well."""
+        return self.of(obj).fetched
+
+    def loaded(self, obj: Object) -> LoadSeen | None:
+        """What was loaded last and is not applied yet."""
+        return self.of(obj).loaded
+
+    def moved(self, obj: Object) -> bool:
+        """Whether its folder was seen to have changed since it was read."""
+        return self.of(obj).moved
+
+    def tree_held(self, obj: Object, revision: str) -> bool:
+        """Whether the revision can be read without a fetch. May ask git: only for what is to be read."""
+        try:
+            return bool(revision) and self.fetcher(obj).held(revision)
+        except AgentError:
+            return False  # the fetch that follows says why
+
+    def fetcher(self, obj: Object) -> Fetcher:
+        """What brings its revisions: made anew whenever an address, a sub-path or a login is not what it was."""
+        memory = self.of(obj)
+        logins = (self.store.get(key) for key in sorted(named(obj)))
+        made_of = sum(one.generation + 1 for one in logins if one is not None), asks_for(obj)
+        if memory.fetcher is None or memory.made_of != made_of:
+            memory.fetcher, memory.made_of = self.make(obj, SourceSpec.model_validate(obj.spec)), made_of
+        return memory.fetcher
+
+
+class SourceHands:
+    """Performs the actions of Sources."""
+
+    def __init__(self, store: ObjectStore, revisions: Revisions, ways: Ways, clock: Clock) -> None:
+        self._store = store
+        self.memories = SourceMemories(store, ways.make)
+        self._revisions = revisions
+        self._ways = ways
+        self._clock = clock
+
+    def fetch(self, action: FetchSource) -> None:
+        """Bring the revision, and remember which it is; raises what the fetcher raises."""
+        obj = existing(self._store, action.key)
+        memory, fetcher = self.memories.of(obj), self.memories.fetcher(obj)
+        revision = fetcher.fetch()
+        applied = obj.record.get("applied", {})
+        before = applied["revision"] if applied.get("asksFor") == action.asks_for else ""
+        fetched = {
+            "revision": revision,
+            "asksFor": action.asks_for,
+            "from": before,
+            "read": self._store.meta(REFILLED) or "",
+            "descends": not before or before == revision or fetcher.descends(revision, before),
+        }
+        if obj.record.get("fetched") != fetched:
+            modify(self._store, action.key, lambda one: with_record(one, {"fetched": fetched}))
+            settle_refill(self._store)
+            fetcher.keep({revision, *([applied["revision"]] if applied else [])})
+        if obj.record.get("fetched", {}).get("revision") != revision:
+            self._tell(action.key, "Normal", "Fetched", short(revision))
+        memory.fetched = FetchSeen(self._clock.monotonic(), self._clock.wall(), action.sync)
+        memory.moved = False
+
+    def load(self, action: LoadRevision) -> None:
+        """Read and check; what it came to, faults too, is kept in memory."""
+        obj = existing(self._store, action.key)
+        memory = self.memories.of(obj)
+        want = Want(action.revision, action.with_)
+        if action.with_.startswith(ROLLBACK):
+            wanted = tuple(self._revisions.kept(action.key, int(action.with_.removeprefix(ROLLBACK))))
+            faults: tuple[Fault, ...] = ()
+            needs = tuple(_named(wanted))
+        else:
+            manifests, faults, needs = self._read(obj, memory, action.revision)
+            wanted = tuple(_wanted(one, action.revision) for one in manifests)
+        texts = tuple(str(fault) for fault in faults[:MOST_FAULTS])
+        keys = frozenset(want.key for want in wanted)
+        memory.wanted = () if faults else wanted
+        memory.loaded = LoadSeen(want, self._clock.monotonic(), keys, needs, texts, len(faults))
+
+    def _read(
+        self, obj: Object, memory: Memory, revision: str
+    ) -> tuple[tuple[Manifest, ...], tuple[Fault, ...], tuple[tuple[Key, str], ...]]:
+        spec = SourceSpec.model_validate(obj.spec)
+        variables = replace(self._ways.variables, values=spec.values)
+        with self.memories.fetcher(obj).tree(revision) as tree:
+            loaded = load_tree(tree, spec.path, variables, memory.parsed)
+        rules = (fault for one in loaded.manifests for fault in self._own_rules(obj.key, one))
+        faults = sorted({*loaded.faults, *check_references(loaded, lambda key: True), *rules})
+        needs = [
+            (key, _place(one, path))
+            for one in loaded.manifests
+            for path, key in references(one.key.kind, one.spec)
+            if key not in loaded.keys
+        ]
+        return loaded.manifests, tuple(faults), tuple(needs)
+
+    def _own_rules(self, source: Key, manifest: Manifest) -> Iterator[Fault]:
+        """What a Source that comes out of a Source may not be: itself, or a look at this node's own files."""
+        if manifest.key.kind is not Kind.SOURCE:
+            return
+        if manifest.key == source:
+            message = f"{source} cannot hold itself: a commit could move or remove it for good"
+            yield manifest.fault(("metadata", "name"), message, "apply it on the node, or keep it in another Source")
+        if self._ways.allow_local:
+            return
+        advice = "apply such a Source on the node, or set sources.git.allowFile in the configuration"
+        if "folder" in manifest.spec:
+            yield manifest.fault(("spec", "folder"), "is a folder of the node, out of a Source", advice)
+        elif manifest.spec["git"]["url"].startswith("file:"):
+            yield manifest.fault(("spec", "git", "url"), "is a file of the node, out of a Source", advice)
+
+    def apply(self, action: ApplyRevision) -> None:
+        """Apply what was loaded, in one commit; raises `Conflict` when that is not what is to be applied."""
+        obj = existing(self._store, action.key)
+        memory = self.memories.of(obj)
+        want = Want(action.revision, action.with_)
+        if memory.loaded is None or memory.loaded.want != want or memory.loaded.faults:
+            raise Conflict(f"{action.revision} is not loaded")
+        asks_for = obj.record["fetched"]["asksFor"]
+        order = Order(action.key, want, memory.wanted, action.removed, asks_for, _told(obj))
+        try:
+            applied = self._revisions.apply(order, self._clock.wall())
+        except (OtherManager, BeingDeleted) as error:
+            raise Conflict(error.message) from error  # since the plan was made: the next one says what to do
+        self._tell(action.key, "Normal", "Applied", f"{short(action.revision)}: {_counts(applied)}")
+        memory.loaded, memory.wanted = None, ()
+        if isinstance(memory.fetcher, FolderFetcher):
+            memory.fetcher.let_go()
+
+    def let_go_of_members(self, action: LetGoOfMembers) -> None:
+        """Mark what the Source manages as deleted, or leave it to whoever takes it over; in one commit."""
+        now = self._clock.wall()
+        while True:
+            found = [one for one in members(self._store, source_manager(action.key.name)) if one.deleted is None]
+            puts = [replace(one, manager=ORPHAN) if action.keep else replace(one, deleted=now) for one in found]
+            try:
+                self._store.commit([Put(new, old.version) for new, old in zip(puts, found, strict=True)])
+                break
+            except WriteConflict:
+                continue  # somebody wrote first, and so did get on: read again
+        for one in () if action.keep else puts:
+            vanish(self._store, one, now)
+
+    def forget(self, action: ForgetSource) -> None:
+        """Let go of what was fetched and of what its revisions kept; its Revision objects go with the object."""
+        self._revisions.forget(action.key)
+        obj = self._store.get(action.key)
+        if obj is None:
+            return
+        self.memories.known.pop(obj.uid, None)
+        if (home := self._ways.homes / action.key.name).is_dir():
+            fsio.remove_tree(home)
+
+    def sweep(self) -> None:
+        """Remove what an apply that was killed kept for a revision that never came to be."""
+        self._revisions.sweep()
+
+    def watch(self, wake: Callable[[Key], None]) -> None:
+        """Look whether folders have changed; called every two seconds."""
+        for obj in self._watched():
+            memory = self.memories.of(obj)
+            if isinstance(memory.fetcher, FolderFetcher) and not memory.moved and memory.fetcher.moved():
+                memory.moved = True
+                wake(obj.key)
+
+    def _watched(self) -> list[Object]:
+        """The Sources with a folder; without any, nothing is read."""
+        if not any(isinstance(one.fetcher, FolderFetcher) for one in self.memories.known.values()):
+            return []
+        return [obj for obj in self._store.list(Kind.SOURCE) if "folder" in obj.spec and obj.deleted is None]
+
+    def _tell(self, key: Key, type_: str, reason: str, message: str) -> None:
+        wall = self._clock.wall()
+        self._store.add_event(Event(0, key, type_, reason, message, wall, wall))
+
+
+def _place(manifest: Manifest, path: Path) -> str:
+    line, column = manifest.node.place(path)
+    return f"{manifest.origin.file}:{line}:{column}"
+
+
+def _wanted(manifest: Manifest, revision: str) -> Wanted:
+    origin = replace(manifest.origin, revision=revision)
+    return Wanted(manifest.key, manifest.spec, manifest.labels, manifest.annotations, origin)
+
+
+def _named(wanted: tuple[Wanted, ...]) -> Iterator[tuple[Key, str]]:
+    keys = {want.key for want in wanted}
+    for want in wanted:
+        for _, key in references(want.key.kind, want.spec):
+            if key not in keys:
+                yield key, str(want.origin)
+
+
+def _told(obj: Object) -> Mapping[str, str]:
+    """Where a revision is from, for its Revision object."""
+    git = obj.spec.get("git", {})
+    ref = git.get("ref", {})
+    told = {"from": git.get("url") or obj.spec.get("folder", ""), "path": obj.spec.get("path", "")}
+    told["ref"] = next((f"{name} {ref[name]}" for name in ("branch", "tag", "commit") if name in ref), "")
+    return {name: text for name, text in told.items() if text}
+
+
+def _counts(applied: Applied) -> str:
+    counts = {name: len(getattr(applied, name)) for name in _COUNTED}
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no objects"
+
+
+_COUNTED: Final = ("created", "changed", "unchanged", "pruned")
