@@ -15,8 +15,8 @@ IN_ROOT: Final = (
 )
 """The names directly in `root` that are ours, as patterns of fnmatch: what an uninstall removes, and nothing else."""
 IN_STATE: Final = (
-    *("engine.*", "doorbell", "bundles", "exits", "netns", "sandboxes", "attempts", "sockets", "networks"),
-    *("runc", "crun", "oci-*", "vm", "wasm", "shim", "requests", ".staging-*"),
+    *("engine.*", "doorbell", "bundles", "exits", "netns", "sandboxes", "attempts", "sockets", "network*"),
+    *("runc", "crun", "oci-*", "vm", "wasm", "shim", "requests", "runtimes.json", ".staging-*"),
 )
 """The same for `state`."""
 
