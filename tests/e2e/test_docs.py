@@ -35,7 +35,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 EXAMPLES: Final = [
     (page.name, number, block)
-    for page in (TOP / "README.md", DOCS / "manifests.md", DOCS / "images.md")
+    for page in (TOP / "README.md", DOCS / "manifests.md", DOCS / "images.md", DOCS / "registries.md")
     for number, block in enumerate(blocks(page, "yaml"))
 ]
 
