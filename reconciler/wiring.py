@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,10 +21,9 @@ from reconciler.decide.summary import settled, stalled
 from reconciler.model.identity import Key, Kind
 from reconciler.places import Paths, resolve_paths
 from reconciler.store import sqlite
-from reconciler.store.port import ObjectStore
+from reconciler.store.port import ObjectStore, StoreTooOld
 
 if TYPE_CHECKING:
-    from core.notify import Notifier
     from core.runtime.ports import ExecSpec, Shim
     from core.runtime.table import RuntimeTable
     from reconciler.engine.doorbell import Doorbell
@@ -43,7 +41,6 @@ __all__ = [
     "listen",
     "open_store",
     "resolve_paths",
-    "run_agent",
     "runtime_of",
     "user_in",
 ]
@@ -57,11 +54,33 @@ _CALM: Final = 0.35
 """Seconds for which all must have been settled before a waiter believes it: statuses of others come 250 ms late."""
 
 
-def open_store(paths: Paths, *, create: bool) -> ObjectStore | None:
-    """The node's store; None when there is none and it is not to be made (reading creates nothing)."""
+def open_store(paths: Paths, *, create: bool, engine: bool = False) -> ObjectStore | None:
+    """The node's store; None when there is none and it is not to be made (reading creates nothing).
+
+    An older version's store is brought up to our format by who is the `engine`, or while nobody is: two versions that
+    write it together would spoil it. Raises `StoreTooOld` while that version's engine runs, and as `sqlite.open_store`.
+    """
     if create:
         fsio.make_private(paths.root)
-    return sqlite.open_store(paths.store_file, create=create)
+    try:
+        return sqlite.open_store(paths.store_file, create=create, upgrade=engine)
+    except StoreTooOld:
+        return _brought_up(paths)
+
+
+def _brought_up(paths: Paths) -> ObjectStore | None:
+    from reconciler.engine.lock import EngineLock, Role
+
+    lock = EngineLock(paths.state, paths.root, Role.APPLY, SystemClock())
+    if not lock.try_take():
+        raise StoreTooOld(
+            f"{lock.holder() or 'this node’s engine'} is of an older version than this command; nothing was changed",
+            advice="Have the agent be of this version too: reconciler agent install (no container is stopped).",
+        )
+    try:
+        return sqlite.open_store(paths.store_file, create=False)
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +176,7 @@ def _work(node: _Node, keys: frozenset[Key], lock: EngineLock, deadline: float, 
     clock = SystemClock()
     with _one_shot(node, keys, lock) as (life, bell):
         while clock.monotonic() < deadline and not lock.wanted_by_agent():
-            if _finished(node.store, life, keys, clock):
+            if finished(node.store, life, keys, clock):
                 return True
             tick()
             if life.engine.queue.wait_idle(_TICK):
@@ -229,99 +248,11 @@ def _one_shot(node: _Node, keys: frozenset[Key], lock: EngineLock) -> Iterator[t
         lock.release()
 
 
-def _finished(store: ObjectStore, life: Life, keys: frozenset[Key], clock: Clock) -> bool:
+def finished(store: ObjectStore, life: Life, keys: frozenset[Key], clock: Clock) -> bool:
+    """Whether an engine has nothing to do and `keys` are all settled, stalled or gone."""
     if not life.idle():
         return False
     return judge(store, keys, supervised=False).finished
-
-
-def run_agent(paths: Paths, config: Configured, *, once: bool, private_mounts: bool) -> int:
-    """Be the node's engine until told to stop (TERM, INT): 0. With `once` until every Source was fetched and nothing is
-    left to do: 0, or 1 when something is not as it should be.
-    """
-    import faulthandler
-
-    from core.notify import from_environment
-    from reconciler.engine.lock import EngineLock, Role, check_mounts
-
-    check_mounts(private_allowed=private_mounts)
-    faulthandler.enable()  # a manager that finds us hanging aborts us: each thread's place is then in its log
-    clock = SystemClock()
-    told = Told()
-    manager = from_environment()
-    lock = EngineLock(paths.state, paths.root, Role.AGENT, clock)
-    lock.take(lambda holder: manager.status(f"Waiting until {holder} is done"))
-    try:
-        return _serve(paths, config(), clock, told, manager, once=once)
-    finally:
-        lock.release()
-
-
-class Told:
-    """Whether TERM or INT has come; signals wake who waits."""
-
-    def __init__(self) -> None:
-        self._read, self._write = socket.socketpair()
-        self._write.setblocking(False)
-        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-        self.stop = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: object) -> None:
-        self.stop = True
-
-    def wait(self, seconds: float) -> None:
-        """Wait up to `seconds` for a signal."""
-        self._read.settimeout(seconds)
-        with contextlib.suppress(TimeoutError):  # nothing came: look again
-            self._read.recv(64)
-
-
-def _serve(paths: Paths, config: Config, clock: Clock, told: Told, manager: Notifier, *, once: bool) -> int:
-    from reconciler.assembly import Options, build_life, prepare_store
-    from reconciler.engine.doorbell import Doorbell
-    from reconciler.engine.scope import Scope
-    from reconciler.store.sqlite_recovery import mend
-
-    manager.status("Opening the store")
-    fsio.make_private(paths.root)
-    mend(paths.store_file, clock)
-    listen(paths, config, clock)
-    store = open_store(paths, create=True)
-    assert store is not None
-    prepare_store(paths, store, clock, config)
-    bell = Doorbell.bind(paths.state)
-    options = Options(Scope(store, None), not once, bell.wait, lambda: told.stop, not once, config, fetches=True)
-    life = build_life(paths, store, clock, options)
-    try:
-        manager.status("Looking at what is here")
-        life.start()
-        manager.ready()
-        code: int | None = None
-        while not told.stop and code is None:
-            _sign_of_life(life, manager, clock)
-            told.wait(_TICK if once else manager.pause or 3600.0)
-            code = _once_over(store, life) if once else None
-        manager.stopping()
-        return code or 0
-    finally:
-        life.stop()
-        bell.close()
-        telemetry.shutdown()
-        store.close()
-
-
-def _sign_of_life(life: Life, manager: Notifier, clock: Clock) -> None:
-    """Tell the manager that we are alive, after a look at the engine; one that hangs is left to be ended by it."""
-    from reconciler.engine.life import ailment
-
-    if found := ailment(life.workers, clock.monotonic()):
-        manager.status(f"Hangs: {found}")
-        return
-    manager.beat()
-    objects, failing = life.engine.tally()
-    manager.status(f"{objects} object{'s' * (objects != 1)}" + (f", {failing} with an error" if failing else ""))
 
 
 def listen(paths: Paths, config: Config, clock: Clock) -> None:
@@ -337,19 +268,6 @@ def listen(paths: Paths, config: Config, clock: Clock) -> None:
         service_instance_id=paths.instance,
         host_name=socket.gethostname(),
     )
-
-
-def _once_over(store: ObjectStore, life: Life) -> int | None:
-    """The exit code, once nothing more is to come; None before. A Source that cannot be fetched is not waited for."""
-    if not life.idle():
-        return None
-    verdict = judge(store, _all(store), supervised=False)
-    failed = {obj.key for obj in store.list(Kind.SOURCE) if "lastError" in obj.status}
-    return None if verdict.pending - failed else int(bool(verdict.stalled | verdict.pending))
-
-
-def _all(store: ObjectStore) -> frozenset[Key]:
-    return frozenset(obj.key for obj in store.list())
 
 
 def check_command(paths: Paths, shim: Shim, id: str, process: ExecSpec) -> None:

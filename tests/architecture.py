@@ -34,6 +34,7 @@ FLOORS: Final[Mapping[str, int]] = {
     "reconciler.fleet": 8,
     "reconciler.config": 9,
     "reconciler.wiring": 9,
+    "reconciler.resident": 9,
     "reconciler.assembly": 9,
     "reconciler.places": 4,
     "reconciler.cli": 10,

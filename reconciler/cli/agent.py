@@ -25,7 +25,7 @@ def command(context: click.Context, once: bool, private_mounts: bool) -> int:
     """
     if context.invoked_subcommand is not None:
         return 0
-    from reconciler.wiring import run_agent
+    from reconciler.resident import run_agent
 
     node = context.ensure_object(Node)
     return run_agent(node.paths, node.config, once=once, private_mounts=private_mounts)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from core.errors import Conflict, Corrupt, Unsupported
+from core.errors import Busy, Conflict, Corrupt, Unsupported
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Object
 
@@ -41,6 +41,10 @@ class StoreCorrupt(Corrupt):
 
 class StoreTooNew(Unsupported):
     """The store was written by a newer version of this program."""
+
+
+class StoreTooOld(Busy):
+    """The store was written by an older version, and was not to be brought up to ours: its agent may still run."""
 
 
 @dataclass(frozen=True, slots=True)

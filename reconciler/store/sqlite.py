@@ -30,10 +30,11 @@ FLUSH_SECONDS: Final = 0.25
 POLL_SECONDS: Final = 0.05
 
 
-def open_store(path: Path, *, create: bool, clock: Clock | None = None) -> SqliteStore | None:
+def open_store(path: Path, *, create: bool, clock: Clock | None = None, upgrade: bool = True) -> SqliteStore | None:
     """The store at `path`; where there is none: a new one, or None unless `create` (looking makes nothing).
 
-    The file is 0600 in a 0700 folder. Raises `StoreCorrupt`, `StoreTooNew`, `OSError` and what `commit` raises.
+    The file is 0600 in a 0700 folder. One of an older format is brought up to ours if `upgrade`, which is for who may
+    write alone. Raises `StoreCorrupt`, `StoreTooNew`, `StoreTooOld`, `OSError` and what `commit` raises.
     """
     if not path.exists():
         if path.with_name(f"{path.name}-wal").exists():  # SQLite would play it into whatever gets the name
@@ -41,7 +42,7 @@ def open_store(path: Path, *, create: bool, clock: Clock | None = None) -> Sqlit
         if not create:
             return None
         make_store(path)
-    return SqliteStore(path, clock)
+    return SqliteStore(path, clock, upgrade=upgrade)
 
 
 class _Job:
@@ -69,12 +70,14 @@ class _Shared:
 class SqliteStore:
     """The ObjectStore on the file at `path`, which is there. `kept_removals`: see `sqlite_tables.forget_removals`."""
 
-    def __init__(self, path: Path, clock: Clock | None = None, *, kept_removals: int = 10_000) -> None:
+    def __init__(
+        self, path: Path, clock: Clock | None = None, *, kept_removals: int = 10_000, upgrade: bool = True
+    ) -> None:
         self._clock = clock or SystemClock()
         self._kept_removals = kept_removals
         self._shared = _Shared()
         self._connections = Connections(path)
-        self._connections.open()
+        self._connections.open(upgrade=upgrade)
 
     # Reading. What waits in the buffer is looked up first: what left it since then is in the file.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from core.errors import AgentError, Busy, Denied, Failed, NoSpace
-from reconciler.store.port import StoreCorrupt
+from reconciler.store.port import StoreCorrupt, StoreTooOld
 from reconciler.store.sqlite_schema import is_current, migrate
 
 BUSY_SECONDS: Final = 10.0
@@ -73,11 +73,17 @@ class Connections:
         self._writers: dict[bool, sqlite3.Connection] = {}
         self._distrusted = False
 
-    def open(self) -> None:
-        """See that the file is a store of a format we know, and bring an older one up; raises as `is_current`."""
+    def open(self, *, upgrade: bool) -> None:
+        """See that the file is a store of a format we know. An older one is brought up to ours where `upgrade` says so.
+
+        Raises as `is_current`, and `StoreTooOld`.
+        """
         with self.reading() as connection:
-            if not is_current(connection):
-                migrate(connection)
+            if is_current(connection):
+                return
+            if not upgrade:
+                raise StoreTooOld("the store is of an older version's format")
+            migrate(connection)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

@@ -13,7 +13,7 @@ import pytest
 from core.errors import AgentError, Busy, Failed, NoSpace
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Object
-from reconciler.store.port import Put, StoreCorrupt, StoreTooNew
+from reconciler.store.port import Put, StoreCorrupt, StoreTooNew, StoreTooOld
 from reconciler.store.sqlite import SqliteStore, open_store
 from reconciler.store.sqlite_connections import in_our_words, make_store
 from reconciler.store.sqlite_schema import FORMAT, STEPS, migrate, row_sum
@@ -286,3 +286,20 @@ def test_closing_writes_what_was_told(path: Path) -> None:
     again.close()
     assert found is not None
     assert found.status == {"n": 1}
+
+
+def test_an_older_store_is_left_alone_by_who_may_not_write_alone(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    connection = sqlite3.connect(path, isolation_level=None)
+    migrate(connection, {1: STEPS[1]})
+    before = path.read_bytes()
+    with pytest.raises(StoreTooOld):
+        open_store(path, create=False, upgrade=False)
+    connection.close()
+    assert path.read_bytes() == before
+    store = open_store(path, create=False)
+    assert store is not None
+    store.close()
+    again = open_store(path, create=False, upgrade=False)
+    assert again is not None
+    again.close()
