@@ -118,7 +118,7 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
             recovery.say(store, Key(Kind.NODE, node_name(options.config)), "LedgerRebuilt", driver.lost, clock.wall())
     node = Node(
         runtimes=build_table(Ground(paths.state, paths.group, launcher, clock, boot), runtime_specs(options.config)),
-        networks=_networks(paths, launcher, boot, options.config),
+        networks=build_networks(paths, launcher, boot, options.config),
         snapshotters=snapshotters,
         content=ContentStore(paths.content),
         volumes=paths.volumes,
@@ -280,7 +280,8 @@ def _rung(pause: Callable[[float], object] | None, requests: Requests) -> Callab
     return waited
 
 
-def _networks(paths: Paths, launcher: Launcher, boot: str, config: Config) -> CniNetworks:
+def build_networks(paths: Paths, launcher: Launcher, boot: str, config: Config) -> CniNetworks:
+    """The networks of sandboxes, as an engine has them."""
     own = Bridge(paths.state / "network", launcher, paths.instance)
     cni = Cni(paths.state / "network" / "entries", launcher, boot, paths.instance, config.network.plugins)
     return CniNetworks(cni, own, Path(config.network.lists), paths.state / "network")

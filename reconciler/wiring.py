@@ -176,7 +176,7 @@ def _work(node: _Node, keys: frozenset[Key], lock: EngineLock, deadline: float, 
     clock = SystemClock()
     with _one_shot(node, keys, lock) as (life, bell):
         while clock.monotonic() < deadline and not lock.wanted_by_agent():
-            if finished(node.store, life, keys, clock):
+            if _finished(node.store, life, keys, clock):
                 return True
             tick()
             if life.engine.queue.wait_idle(_TICK):
@@ -248,7 +248,7 @@ def _one_shot(node: _Node, keys: frozenset[Key], lock: EngineLock) -> Iterator[t
         lock.release()
 
 
-def finished(store: ObjectStore, life: Life, keys: frozenset[Key], clock: Clock) -> bool:
+def _finished(store: ObjectStore, life: Life, keys: frozenset[Key], clock: Clock) -> bool:
     """Whether an engine has nothing to do and `keys` are all settled, stalled or gone."""
     if not life.idle():
         return False

@@ -106,11 +106,14 @@ class Uninstall:
         return obj.kind not in kept and not (obj.manager == "engine" and obj.owners)
 
     def _remove(self) -> int:
+        from core.proc import boot_id
+        from reconciler.assembly import build_networks
         from reconciler.wiring import runtimes_of
 
         paths = self.node.paths
         with self._locked():
-            shut_down(runtimes_of(paths), paths.group, self.clock)
+            networks = build_networks(paths, Launcher(), boot_id(), self.node.config())
+            shut_down(networks, runtimes_of(paths), paths.group, self.clock)
             left = remove_folders(paths, ("volumes",) if self.keep_volumes else ())
         for entry in left:
             say(f"{entry}: {'kept' if self.keep_volumes and entry == paths.volumes else 'not ours, left alone'}")

@@ -1,7 +1,8 @@
 """Taking a node's folders away when everything on the node is gone.
 
-Rules of this file: only names that are ours are removed; nothing is entered that is mounted there. The caller holds the
-engine's lock, so that nobody fills the folders meanwhile.
+Rules of this file: only names that are ours are removed, but all of a `state` that nobody else may enter: it would not
+outlive a reboot either. Nothing is entered that is mounted there. The caller holds the engine's lock, so that nobody
+fills the folders meanwhile.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from core import cgroups, fsio
 from core.clock import Clock
 from core.errors import from_os_error
 from core.runtime.table import RuntimeTable
+from reconciler.engine.networks import Networks
 from reconciler.places import IN_ROOT, IN_STATE, Paths
 
 
-def shut_down(runtimes: RuntimeTable, group: str, clock: Clock) -> None:
-    """End the sandboxes that no object stands for (their store was lost), and the instance's control groups."""
+def shut_down(networks: Networks, runtimes: RuntimeTable, group: str, clock: Clock) -> None:
+    """End the sandboxes that no object stands for (their store was lost), the networks, the instance's groups."""
+    networks.sweep(())
     for id in list(runtimes.sandboxes()):
         runtimes.shutdown_sandbox(id)
     cgroups.remove_everywhere(group, cgroups.hierarchies(), clock)
@@ -28,10 +31,11 @@ def shut_down(runtimes: RuntimeTable, group: str, clock: Clock) -> None:
 
 def remove_folders(paths: Paths, keep: Collection[str]) -> list[Path]:
     """Remove `state` and `root` but for the names in `keep`; returns what is left in them. Raises `AgentError`."""
-    return [
-        *_remove_ours(paths.root, IN_ROOT, keep),
-        *(_remove_ours(paths.state, IN_STATE, ()) if paths.state != paths.root else ()),
-    ]
+    left = list(_remove_ours(paths.root, IN_ROOT, keep))
+    if paths.state.is_dir() and paths.state != paths.root:
+        private = paths.state.stat().st_mode & 0o077 == 0
+        left += _remove_ours(paths.state, ("*",) if private else IN_STATE, ())
+    return left
 
 
 def _remove_ours(folder: Path, ours: Collection[str], keep: Collection[str]) -> Iterator[Path]:

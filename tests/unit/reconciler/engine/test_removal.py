@@ -22,6 +22,7 @@ def paths(tmp_path: Path) -> Paths:
     ):
         file.write_text("x")
     (made.state / "engine.lock").touch()
+    made.state.chmod(0o755)
     return made
 
 
@@ -39,6 +40,13 @@ def test_what_is_to_be_kept_and_what_is_not_ours_is_left_and_told(paths: Paths) 
     assert remove_folders(paths, ("volumes",)) == left
     assert sorted(os.listdir(paths.root)) == ["holiday.jpg", "volumes"]
     assert (paths.volumes / "data/f").read_text() == "x"
+
+
+def test_a_state_folder_that_nobody_else_may_enter_goes_whole(paths: Paths) -> None:
+    paths.state.chmod(0o700)
+    (paths.state / "new").mkdir()
+    assert remove_folders(paths, ()) == []
+    assert not paths.state.exists()
 
 
 def test_volumes_that_hold_something_are_named(paths: Paths) -> None:
