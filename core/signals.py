@@ -69,9 +69,11 @@ ATTRIBUTES: Final[Mapping[str, str]] = {
 SPANS: Final[Mapping[str, str]] = {
     "apply": "a person's apply: from the plan's commit until all is ready, or not waited for",
     "source.fetch": "one look of a Source at its repository or folder",
+    "source.load": "all manifests of a revision read and checked",
     "source.apply": "one revision of a Source made the node's wish",
     "reconcile": "one look at one object that led to something: events `observed` and `planned`, then its actions",
     "image.pull": "an image fetched, verified, unpacked and remembered",
+    "image.check": "the registry asked what a tag means now",
     "image.fetch_layer": "one blob brought from the registry",
     "image.unpack_layer": "one layer applied in a worker process",
     "sandbox.create": "a sandbox made and started",

@@ -51,6 +51,16 @@ def containers(ctx: click.Context, param: click.Parameter, incomplete: str) -> l
     return _those((obj.name for obj in _objects(ctx, Kind.CONTAINER)), incomplete)
 
 
+def sources(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of Sources."""
+    return _those((obj.name for obj in _objects(ctx, Kind.SOURCE)), incomplete)
+
+
+def revisions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Names of the revisions that are kept."""
+    return _those((obj.name for obj in _objects(ctx, Kind.REVISION)), incomplete)
+
+
 def sets(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Names of sets that have members."""
     managers = sorted({obj.manager for obj in _objects(ctx) if obj.manager.startswith("set/")})

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import click
 
+from reconciler.cli import completing
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.terminal import say, tell
 from reconciler.cli.texts import since, table
@@ -29,7 +30,7 @@ class Row(NamedTuple):
 
 
 @click.command("history")
-@click.argument("source", required=False)
+@click.argument("source", required=False, shell_complete=completing.sources)
 @pass_node
 def command(node: Node, source: str | None) -> int:
     """Which revisions of a source (or of all) were applied or refused, oldest first.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from core.errors import Invalid, NotFound
+from reconciler.cli import completing
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.options import DURATION
 from reconciler.cli.terminal import say
@@ -16,7 +17,7 @@ ADVICE = "See what there is: reconciler history"
 
 
 @click.command("rollback")
-@click.argument("revision", required=False)
+@click.argument("revision", required=False, shell_complete=completing.revisions)
 @click.option("--source", "source_name", default="", metavar="NAME", help="Of this source [where there is only one].")
 @click.option("--reason", default="", metavar="TEXT", help="Shown to whoever wonders.")
 @click.option("--wait/--no-wait", default=True, help="Wait until it is so [wait].")

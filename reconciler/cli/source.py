@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.errors import Denied, Invalid, Unavailable
+from reconciler.cli import completing
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.options import DURATION
 from reconciler.cli.output import FORMATS, output_option
@@ -115,7 +116,7 @@ def value_of(text: str) -> tuple[str, str]:
 
 
 @command.command("sync")
-@click.argument("name")
+@click.argument("name", shell_complete=completing.sources)
 @click.option("--timeout", type=DURATION, default=300.0, metavar="5m", help="Give up waiting after this long [5m].")
 @pass_node
 def sync(node: Node, name: str, timeout: float) -> int:
@@ -132,7 +133,7 @@ def sync(node: Node, name: str, timeout: float) -> int:
 
 
 @command.command("suspend")
-@click.argument("name")
+@click.argument("name", shell_complete=completing.sources)
 @click.option("--for", "seconds", type=DURATION, metavar="2h", help="For so long [until resumed].")
 @click.option("--reason", default="", metavar="TEXT", help="Shown to whoever wonders.")
 @pass_node
@@ -146,7 +147,7 @@ def suspend(node: Node, name: str, seconds: float | None, reason: str) -> int:
 
 
 @command.command("resume")
-@click.argument("name")
+@click.argument("name", shell_complete=completing.sources)
 @pass_node
 def resume(node: Node, name: str) -> int:
     """End what `suspend` and `rollback` asked for: the newest revision is applied again."""

@@ -53,6 +53,8 @@ def lines(found: Mapping[str, Any], now: float, engine: str) -> Iterator[str]:
         through = "" if one["object"] == found["object"] else f"{one['object']}, which was asked for "
         yield _line("asked for", through + _asked(one))
     for word, local in found["local"].items():
+        if word == "sync":
+            continue  # a request that was answered; nothing that holds
         yield _line("locally", f"{word}{_local(local, now)}")
     if (last := found["last"]) is not None:
         text = f" ({last['message']})" if last["message"] else ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path as Folder
 from typing import Final
 
-from core import fsio
+from core import fsio, telemetry
 from core.clock import Clock
 from core.errors import AgentError, Conflict
 from reconciler.decide.facts import FetchSeen, LoadSeen, Want
@@ -121,6 +121,7 @@ class SourceHands:
         obj = existing(self._store, action.key)
         memory, fetcher = self.memories.of(obj), self.memories.fetcher(obj)
         revision = fetcher.fetch()
+        telemetry.note(revision=revision)
         applied = obj.record.get("applied", {})
         before = applied["revision"] if applied.get("asksFor") == action.asks_for else ""
         fetched = {
@@ -154,6 +155,8 @@ class SourceHands:
         texts = tuple(str(fault) for fault in faults[:MOST_FAULTS])
         keys = frozenset(want.key for want in wanted)
         memory.wanted = () if faults else wanted
+        if faults:
+            telemetry.count("reconciler.source.revisions", source=action.key.name, outcome="refused")
         memory.loaded = LoadSeen(want, self._clock.monotonic(), keys, needs, texts, len(faults))
 
     def _read(

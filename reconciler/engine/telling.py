@@ -94,21 +94,29 @@ def acting(action: Action) -> Span:
             span.note(image_name=ref, driver=driver)
         case MakeSandbox(id=id) | PrepareTask(id=id) | CreateTask(id=id) | StartTask(id=id) | DeleteTask(id=id):
             span.note(container_id=id)
-        case LoadRevision(revision=revision) | ApplyRevision(revision=revision):
-            span.note(revision=revision)
+        case FetchSource(key=key):
+            span.note(source=key.name)
+        case LoadRevision(key=key, revision=revision) | ApplyRevision(key=key, revision=revision):
+            span.note(source=key.name, revision=revision)
         case _:
             pass
     return span
 
 
 def count_done(obj: Object, action: Action) -> None:
-    """Count what an action that went well says of a container: its exits and restarts."""
-    if isinstance(action, Remember) and telemetry.is_on():
-        if "ended" in action.changes and action.reason:
-            telemetry.count("reconciler.container.exits", container_name=obj.name, reason=action.reason)
-            telemetry.note(reason=action.reason, exit_code=int(action.changes["ended"].get("code") or 0))
-        elif action.reason == "Restarting":
+    """Count what an action that went well says: a container's exits and restarts, a Source's revisions."""
+    if not telemetry.is_on():
+        return
+    match action:
+        case ApplyRevision():
+            telemetry.count("reconciler.source.revisions", source=obj.name, outcome="applied")
+        case Remember(changes=changes, reason=reason) if "ended" in changes and reason:
+            telemetry.count("reconciler.container.exits", container_name=obj.name, reason=reason)
+            telemetry.note(reason=reason, exit_code=int(changes["ended"].get("code") or 0))
+        case Remember(reason="Restarting"):
             telemetry.count("reconciler.container.restarts", container_name=obj.name)
+        case _:
+            pass
 
 
 class _Story(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import git_server
 from tests.conftest import Node
 from tests.e2e.workloads import document, eventually
 from tests.fakes.collector import Collector, Got, points, until
@@ -142,6 +143,42 @@ def test_what_happens_by_itself_is_a_trace_of_its_own_that_names_the_one_that_as
     assert [root.links for root in roots] == [(asked,)], "one root, with a link to who asked for it"
     assert above(spans, again)[-1] == "reconcile"
     assert exits[0][0] == {"container.name": "web", "reconciler.reason": "Error"}
+
+
+@pytest.mark.skipif(bool(git_server.missing_tools()), reason=f"not installed: {git_server.missing_tools()}")
+def test_one_trace_goes_from_a_commit_in_git_to_the_started_container(
+    node: Node, registry: Registry, tmp_path: Path
+) -> None:
+    with Collector() as collector, git_server.HttpGit(tmp_path) as server:
+        told = {**QUICK, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
+        repository = git_server.Repository.create(server.folder / "edge.git")
+        repository.commit({"web.yaml": json.dumps(container(registry))})
+        node.spawn("agent", env=told)
+        until(lambda: "agent running" in node.cli("status", "--oneline").stdout, "the agent runs")
+        add = ("source", "add", "edge", "--git", server.url("edge.git"), "--interval", "1h", "--timeout", "40s")
+        done = node.cli(*add)
+        assert done.returncode == 0, done.stdout + done.stderr
+        second = repository.commit({"web.yaml": json.dumps(container(registry, "sleep 2000"))})
+        assert node.cli("source", "sync", "edge", "--timeout", "40s").returncode == 0
+        spans = collector.await_spans(lambda found: len(named(found, "container.start")) == 2, "both are started")
+        until(lambda: collector.most().get("reconciler.source.revisions") == 2, "both are counted")
+        node.cli("delete", "source", "edge", "--timeout", "30s")
+        node.stop()
+        spans = collector.spans()
+    first, start = named(spans, "container.start")[:2]
+    apply = next(one for one in named(spans, "source.apply") if one.trace == start.trace)
+    assert first.trace != start.trace, "each revision has a trace of its own"
+    assert apply.attributes["vcs.ref.head.revision"] == second
+    assert apply.attributes["reconciler.source.name"] == "edge"
+    assert above(spans, start)[:2] == ["reconcile", "source.apply"]
+    assert set(above(spans, start)[2:]) == {"reconcile"}, "and that hangs on the look that fetched it"
+    whole = [one.name for one in spans if one.trace == start.trace]
+    assert {"source.fetch", "source.load", "source.apply", "container.prepare", "container.create"} <= set(whole)
+
+
+def named(spans: list[Got], name: str) -> list[Got]:
+    """The spans of that name, as they came."""
+    return [one for one in spans if one.name == name]
 
 
 def test_a_failure_is_told_by_its_category_and_a_one_shot_apply_tells_all_by_itself(

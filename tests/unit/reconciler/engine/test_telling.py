@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from core import telemetry
 from core.clock import SystemClock, VirtualClock
+from core.signals import SPANS
+from reconciler.engine import telling
 from reconciler.engine.lanes import Lanes
 from reconciler.engine.queue import WorkQueue
 from reconciler.engine.telling import Stories, watch
+from reconciler.model.actions import Action
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Object
 from reconciler.store.functions import Manager, Wanted, apply_specs, create_owned
@@ -85,6 +89,11 @@ def test_objects_carry_the_trace_of_who_changed_them_and_pass_it_to_what_is_made
     made = create_owned(store, other, Object(Key(Kind.IMAGE, "a"), spec={"ref": "a"}))
     assert made.trace == other.trace
     assert "trace" not in str(other.to_json())
+
+
+def test_every_action_has_a_span_of_the_table() -> None:
+    for action in get_args(Action):
+        assert telling._NAMES.get(action) in SPANS, f"{action.__name__} is told as nothing in particular"
 
 
 def test_while_it_is_off_nothing_is_carried() -> None:
