@@ -236,6 +236,7 @@ class Registry:
             if here >= _SLOWEST:
                 since, here = self._clock.monotonic(), 0
             elif self._clock.monotonic() - since > self._patience:
+                self._http.broke_off(self._base)
                 raise TimedOut(f"{self.image}: the registry sends less than {_SLOWEST} bytes in {self._patience:.0f} s")
 
 
