@@ -4,11 +4,13 @@ It can also be a bad one: `answer` is called with the handler instead of the usu
 """
 
 import gzip
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,9 +38,10 @@ class Got:
 
 @dataclass(slots=True)
 class Collector:
-    """Use it as a block; `url` is the endpoint. `raw` is every body as it came, unpacked."""
+    """Use it as a block; `url` is the endpoint. `raw` is every body as it came, unpacked. `tls`: chain and key."""
 
     answer: Callable[[BaseHTTPRequestHandler], None] | None = None
+    tls: tuple[Path, Path] | None = None
     requests: list[tuple[str, Mapping[str, str], Any]] = field(default_factory=list)
     raw: list[bytes] = field(default_factory=list)
     asked: int = 0
@@ -59,6 +62,10 @@ class Collector:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
+        if self.tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self.tls)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._server.handle_error = lambda request, client_address: None
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         return self
@@ -72,7 +79,7 @@ class Collector:
     @property
     def url(self) -> str:
         """The endpoint for OTEL_EXPORTER_OTLP_ENDPOINT."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
 
     def _take(self, handler: BaseHTTPRequestHandler) -> None:
         self.asked += 1

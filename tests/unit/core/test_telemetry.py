@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from core.errors import NotFound
 from core.signals import ATTRIBUTES, METRICS, SPANS
 from core.telemetry_settings import read_settings
 from tests.fakes.collector import Collector, points, until
+from tests.git_server import make_certificate
 from tests.registry import free_port
 
 QUICK: Mapping[str, str] = {"OTEL_BSP_SCHEDULE_DELAY": "20", "OTEL_METRIC_EXPORT_INTERVAL": "100"}
@@ -154,6 +156,21 @@ def test_json_and_gzip_say_the_same_as_plain_protobuf() -> None:
             found.append((span.name, span.attributes, span.events, points(metric)))
     assert found[0] == found[1] == found[2]
     assert found[0][1]["reconciler.objects"] == -1
+
+
+def test_a_collector_behind_tls_is_believed_by_the_authority_that_is_named_and_by_no_other(tmp_path: Path) -> None:
+    made = make_certificate(tmp_path / "tls")
+    with Collector(tls=(made.chain, made.key)) as collector:
+        turn_on(collector.url)
+        with telemetry.span("apply", name="to a stranger"):
+            pass
+        telemetry.shutdown()
+        assert collector.spans() == []
+        turn_on(collector.url, otel_exporter_otlp_certificate=str(made.ca))
+        with telemetry.span("apply"):
+            pass
+        (span,) = collector.await_spans(bool, "a span")
+    assert "reconciler.object.name" not in span.attributes
 
 
 def test_a_span_that_was_dropped_is_never_sent() -> None:
