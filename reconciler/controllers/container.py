@@ -7,10 +7,11 @@ from typing import Any
 
 from core.clock import timestamp
 from core.runtime.ports import TaskPhase
-from reconciler.decide.attempts import Memory
+from reconciler.decide.attempts import STOPPED_BY_HAND, Memory
 from reconciler.decide.container import plan_container
 from reconciler.decide.facts import ContainerFacts, Dependency, Facts, ImageSeen, Now, SandboxView, TaskSeen
 from reconciler.decide.others import image_wish, sandbox_hash
+from reconciler.decide.overrides import RESTART, STOP, stop_of
 from reconciler.decide.references import image_key, sandbox_key, secrets_of, volumes_of
 from reconciler.decide.summary import Detail, condition, is_true, stalled
 from reconciler.decide.switching import restarts
@@ -136,6 +137,8 @@ def container_detail(facts: ContainerFacts, spec: ContainerSpec) -> Detail:
             fields["startedAt"] = timestamp(current.at)
     if task is not None and task.pid is not None and state == "Running":
         fields["pid"] = task.pid
+    if asked := {name: facts.obj.local[name] for name in (STOP, RESTART) if name in facts.obj.local}:
+        fields["override"] = asked
     if memory.ended is not None:
         fields["exitCode"] = memory.ended.code
         fields["finishedAt"] = timestamp(memory.ended.at)
@@ -166,6 +169,8 @@ def _state(
         return (word, True, word, f"pid {task.pid}")
     if task is not None and task.phase is TaskPhase.LOST and task.alive:
         return ("Running", False, "MonitorLost", f"pid {task.pid} runs on unwatched, and is being stopped")
+    if (stop := stop_of(facts.obj.local)) is not None:
+        return ("Stopped", False, STOPPED_BY_HAND, str(stop))
     ended = memory.current_ended()
     if ended is not None and not restarts(spec.restart.policy, ended):
         code = "unknown code" if ended.code is None else f"code {ended.code}"

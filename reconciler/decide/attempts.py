@@ -16,6 +16,8 @@ IN_PLACE: Final = ("restart", "probes", "stop", "log", "dependsOn", "resources")
 """Spec fields that change without a restart (rule 16)."""
 OF_THE_SANDBOX: Final = ("runtime", "network")
 """Spec fields that belong to the private sandbox; a change there arrives as another sandbox."""
+STOPPED_BY_HAND: Final = "StoppedByHand"
+"""Why an attempt ended that a person asked to stop: it counts as no failure, and runs again when that is over."""
 STEADY_AFTER: Final = 600.0
 """Seconds of running after which a crash counts as the first again."""
 

@@ -14,8 +14,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from core.runtime.ports import TaskPhase
-from reconciler.decide.attempts import Attempt, Ended, Memory, failures_after, restart_delay
+from reconciler.decide.attempts import STOPPED_BY_HAND, Attempt, Ended, Memory, failures_after, restart_delay
 from reconciler.decide.facts import ContainerFacts, Now, TaskSeen
+from reconciler.decide.overrides import STOP, Stop, restart_asked, stop_of
 from reconciler.decide.stopping import goodbye, stop_task
 from reconciler.decide.surroundings import around, disown_unneeded, ensure_owned, needs
 from reconciler.decide.switching import (
@@ -37,6 +38,7 @@ from reconciler.decide.switching import (
 )
 from reconciler.model.actions import (
     Action,
+    AskLocal,
     Await,
     CreateTask,
     DeleteTask,
@@ -51,6 +53,8 @@ from reconciler.model.actions import (
 from reconciler.model.kinds.container import ContainerSpec
 from reconciler.model.objects import ORPHAN
 
+_NO_FAULTS: Final = ("NodeRebooted", STOPPED_BY_HAND)
+"""Ends that are no fault of the container's."""
 _ORPHANED: Final = Await(
     "Orphan",
     "it runs, and nothing that is known here asks for it; it is left alone",
@@ -74,14 +78,21 @@ def plan_container(facts: ContainerFacts, spec: ContainerSpec, now: Now) -> Plan
         return Plan((Remember(facts.obj.key, {"attempt": highest}),))
     if owned := tuple(ensure_owned(facts)):
         return Plan(owned)
+    if (stop := stop_of(facts.obj.local)) is not None:
+        if not stop.holds(now.wall):
+            return Plan((AskLocal(facts.obj.key, {STOP: None}),), (), "the stop has run out")
+        return _stopped(facts, spec, memory, stop, now)
     waits = tuple(needs(facts))
     if memory.current is None:
         return Plan((), waits) if waits else _begin(facts, spec, memory, now, "created")
-    if waits and _is_done(memory, spec) and unchanged(facts, memory.current):
+    asked = restart_asked(facts.obj.local, memory)
+    if waits and not asked and _is_done(memory, spec) and unchanged(facts, memory.current):
         return _keep(facts, spec, memory, now)  # it needs nothing any more
     plan = _revert(facts, spec, memory, waits, now)
     if plan is None and not waits and (cause := replaced_by(facts, memory)):
         plan = _begin(facts, spec, memory, now, cause)
+    if plan is None and asked and not any(around(facts)):
+        plan = _again(facts, spec, memory, now)
     if plan is None:
         plan = _keep(facts, spec, memory, now)
     return replace(plan, waits=(*plan.waits, *failed_switch(facts, memory), *waits))
@@ -104,6 +115,45 @@ def _begin(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now,
     if not tried(facts, memory):
         changes["failedSwitch"] = None
     return Plan((Remember(facts.obj.key, changes), *_launch(facts, spec, attempt)), (), cause)
+
+
+def _again(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> Plan:
+    """Another attempt of the same spec because a person asked; what runs goes on until it is prepared."""
+    assert memory.current is not None
+    again, before = anew(facts, memory, memory.current, now), good_before(facts, memory)
+    changes: dict[str, Any] = {
+        "attempt": again.attempt,
+        "current": again.to_json(),
+        "previous": None if before is None else before.to_json(),
+        "failures": 0,
+    }
+    message = f"attempt {again.attempt} instead of {memory.current.attempt}"
+    remember = Remember(facts.obj.key, changes, "RestartedByHand", message)
+    return Plan((remember, *_launch(facts, spec, again)), (), "restart by hand")
+
+
+def _stopped(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, stop: Stop, now: Now) -> Plan:
+    """A person wants it to stay stopped: end what runs, remove what has not begun, keep the last one's remains."""
+    for task in facts.tasks:
+        if runs(task):
+            return _stop(facts, spec, task, now)
+    unbegun = (TaskPhase.PREPARED, TaskPhase.HALF_MADE, TaskPhase.CREATED)
+    if begun := [task for task in facts.tasks if task.phase in unbegun]:
+        actions: list[Action] = [_delete(facts, task.id, memory) for task in begun]
+        if memory.current is not None and task_of(facts, memory.current) in begun:  # it never ran, whatever was noted
+            actions.append(Remember(facts.obj.key, {"current": replace(memory.current, started=False).to_json()}))
+        return Plan(tuple(actions), (), "stopped by hand")
+    current = memory.current
+    last = task_of(facts, current) if current is not None else None
+    if last is not None and memory.current_ended() is None:
+        if last.exit is None:
+            return _remember_end(facts, memory, Ended(last.attempt, None, now.wall, reason=STOPPED_BY_HAND))
+        if last.exit.at < stop.at:  # it had ended by itself before
+            return _ending(facts, spec, memory, last, now)
+        how = Ended(last.attempt, last.exit.code, last.exit.at, last.exit.oom, STOPPED_BY_HAND)
+        return _remember_end(facts, memory, how)
+    older = tuple(_drop_older(facts, memory)) if current is not None else ()
+    return Plan(older, (), "stopped by hand", stop.left(now.wall))
 
 
 def _begin_anew(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> tuple[Action, ...]:
@@ -140,7 +190,8 @@ def _revert(
     if current is None or previous is None:
         return None
     if runs(task_of(facts, previous)):
-        if waits or not wanted_again(facts, previous):
+        anew_by_hand = (previous.hash, previous.sandbox) == (current.hash, current.sandbox)
+        if waits or anew_by_hand or not wanted_again(facts, previous):
             return None
         changes: dict[str, Any] = {"current": previous.to_json(), "previous": None, "failedSwitch": None}
         return Plan((Remember(facts.obj.key, changes),), (), "changed back")
@@ -270,7 +321,7 @@ def _ending(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, task: Ta
 
 
 def _remember_end(facts: ContainerFacts, memory: Memory, ended: Ended) -> Plan:
-    failures = memory.failures if ended.reason == "NodeRebooted" else failures_after(memory, ended)
+    failures = memory.failures if ended.reason in _NO_FAULTS else failures_after(memory, ended)
     code = "unknown code" if ended.code is None else f"code {ended.code}"
     message = f"attempt {ended.attempt} ended with {code}"
     changes = {"ended": ended.to_json(), "failures": failures}
@@ -293,14 +344,15 @@ def _after_end(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: 
         message = f"ended with {ended.reason} ({memory.failures} in a row); next start in {left:.0f} s"
         return Plan(tuple(_drop_older(facts, memory)), (Await("BackOff", message, left),))
     again = anew(facts, memory, current, now)
-    changes = {"attempt": again.attempt, "current": again.to_json(), "restarts": memory.restarts + 1}
+    count = memory.restarts + (ended.reason != STOPPED_BY_HAND)
+    changes = {"attempt": again.attempt, "current": again.to_json(), "restarts": count}
     remember = Remember(facts.obj.key, changes, "Restarting", f"attempt {again.attempt} after {ended.reason}")
     return Plan((remember, *_launch(facts, spec, again)), (), "restart")
 
 
 def _pause_left(memory: Memory, ended: Ended, most: float, now: Now) -> float:
     """Seconds until the next start. A clock that is now before the end has jumped back: then nothing is left."""
-    if ended.reason == "NodeRebooted" or now.wall < ended.at:
+    if ended.reason in _NO_FAULTS or now.wall < ended.at:
         return 0.0
     return ended.at + restart_delay(memory.failures, most) - now.wall
 

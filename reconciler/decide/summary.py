@@ -114,7 +114,7 @@ def is_true(status: Mapping[str, Any], type_: str) -> bool:
 
 def settled(obj: Object) -> bool:
     """Whether the newest spec has been looked at and nothing is left to do: what `apply` waits for."""
-    seen = obj.status.get("observedGeneration") == obj.generation
+    seen = obj.status.get("observedGeneration") == obj.generation and _heeds_overrides(obj)
     return (
         seen and obj.deleted is None and not is_true(obj.status, "Reconciling") and not is_true(obj.status, "Stalled")
     )
@@ -122,4 +122,11 @@ def settled(obj: Object) -> bool:
 
 def stalled(obj: Object) -> bool:
     """Whether the newest spec has been looked at and only a person or the outside can help."""
-    return obj.status.get("observedGeneration") == obj.generation and is_true(obj.status, "Stalled")
+    seen = obj.status.get("observedGeneration") == obj.generation and _heeds_overrides(obj)
+    return seen and is_true(obj.status, "Stalled")
+
+
+def _heeds_overrides(obj: Object) -> bool:
+    """Whether the last look knew all that a person at the node asks of the container."""
+    asked = {name: obj.local[name] for name in ("stop", "restart") if name in obj.local}
+    return bool(obj.status.get("override", {}) == asked)

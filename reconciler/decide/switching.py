@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from core.errors import Retry
 from core.runtime.ports import TaskPhase
-from reconciler.decide.attempts import IN_PLACE, Attempt, Ended, Memory, container_hash, next_attempt
+from reconciler.decide.attempts import IN_PLACE, STOPPED_BY_HAND, Attempt, Ended, Memory, container_hash, next_attempt
 from reconciler.decide.facts import ContainerFacts, Now, TaskSeen
 from reconciler.model.actions import Await
 from reconciler.model.outcome import Fault
@@ -53,8 +53,8 @@ def may_have_run(made: Attempt) -> bool:
 
 
 def restarts(policy: str, ended: Ended) -> bool:
-    """Whether the restart policy asks for another run after this end."""
-    return policy == "Always" or (policy == "OnFailure" and ended.failed)
+    """Whether the restart policy asks for another run after this end; after a stop by hand it is not asked."""
+    return ended.reason == STOPPED_BY_HAND or policy == "Always" or (policy == "OnFailure" and ended.failed)
 
 
 def desired_hash(facts: ContainerFacts) -> str:

@@ -36,7 +36,7 @@ from reconciler.engine.observe import Eyes
 from reconciler.engine.queue import WorkQueue
 from reconciler.model import actions as do
 from reconciler.model.identity import FINALIZERS, Key, Kind
-from reconciler.model.objects import with_record, without_finalizer
+from reconciler.model.objects import with_local, with_record, without_finalizer
 from reconciler.store import functions
 from reconciler.store.memory import MemoryStore
 from tests.fakes.world_node import ALIVE, Broken, SimEyes, SimNode, Task, known_id
@@ -99,7 +99,7 @@ class SimHands:
         if error is not None and not isinstance(action, do.CreateTask | do.PrepareTask | do.MakeSandbox):
             raise error
         match action:
-            case do.Remember() | do.EnsureOwned() | do.Disown() | do.Release():
+            case do.Remember() | do.AskLocal() | do.EnsureOwned() | do.Disown() | do.Release():
                 self._record(action)
             case do.PullImage() | do.CheckImage() | do.ForgetImage() | do.RemoveChain():
                 self._image(action)
@@ -121,10 +121,12 @@ class SimHands:
                 assert_never(action)
         self._boundary()
 
-    def _record(self, action: do.Remember | do.EnsureOwned | do.Disown | do.Release) -> None:
+    def _record(self, action: do.Remember | do.AskLocal | do.EnsureOwned | do.Disown | do.Release) -> None:
         match action:
             case do.Remember(key, changes):
                 functions.modify(self.store, key, lambda obj: with_record(obj, changes))
+            case do.AskLocal(key, changes):
+                functions.modify(self.store, key, lambda obj: with_local(obj, changes))
             case do.EnsureOwned(owner, wanted):
                 functions.create_owned(self.store, functions.existing(self.store, owner), wanted)
             case do.Disown(key, owner):

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from core.errors import AgentError, Busy, Conflict, Failed, Invalid, NoSpace, NotFound
 from core.runtime.ports import SandboxPhase, TaskPhase
+from reconciler.decide import overrides
 from reconciler.decide.attempts import Memory
 from reconciler.decide.summary import LOOK_AGAIN
 from reconciler.model import actions as do
 from reconciler.model.identity import Key, Kind
-from reconciler.model.objects import Object
+from reconciler.model.objects import Object, with_local
 from reconciler.store import functions
 from tests.fakes.world import Killed, World, no_trouble
 
@@ -151,6 +152,24 @@ def _surroundings(world: World, event: Event) -> None:
         apply_surroundings(world, secret=f"me{n % 2}", ref=REFS[n // 2 % 2], mode=modes[n // 4 % 2])
 
 
+def ask(world: World, how: Callable[[Object, float], Mapping[str, Any]]) -> None:
+    """A person at the node asks something of the container beside its spec."""
+    obj = world.store.get(WEB)
+    if obj is not None and obj.deleted is None:
+        functions.modify(world.store, WEB, lambda found: with_local(found, how(found, world.clock.wall())))
+        world.engine.woken(WEB)
+
+
+def _override(world: World, event: Event) -> None:
+    seconds = (None, 5.0, 100.0)[event.number // 3 % 3]
+    asks: tuple[Callable[[Object, float], Mapping[str, Any]], ...] = (
+        lambda obj, now: overrides.ask_stop(now, seconds, "a test"),
+        lambda obj, now: overrides.ask_restart(obj, now, "a test"),
+        lambda obj, now: overrides.ask_start(obj, now, "a test"),
+    )
+    ask(world, asks[event.number % 3])
+
+
 _HAPPENINGS: Final[Mapping[str, Callable[[World, Event], None]]] = {
     "exit": _to_a_task(lambda world, task, n: world.exit(task, (0, 1, 137)[n % 3], oom=n % 3 == 2), LIVE),
     "lose_monitor": _to_a_task(lambda world, task, n: world.lose_monitor(task), LIVE),
@@ -165,6 +184,7 @@ _HAPPENINGS: Final[Mapping[str, Callable[[World, Event], None]]] = {
     "stubborn": _stubborn,
     "change": _change,
     "surroundings": _surroundings,
+    "override": _override,
 }
 
 
@@ -222,6 +242,10 @@ def expect_rest(world: World) -> None:
 def expect_container(world: World, obj: Object) -> None:
     """One task at most is left: that of the current attempt, which runs unless it ended for good."""
     memory = Memory.of(obj.record)
+    if overrides.stop_of(obj.local) is not None:
+        assert obj.status["state"] == "Stopped"
+        assert not world.node.live(obj.name)
+        return
     assert memory.current is not None
     id = memory.current.id(obj.name)
     assert memory.previous is None
