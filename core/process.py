@@ -77,17 +77,21 @@ class Launcher:
         cwd: str | None = None,
         limit: int = 1 << 20,
         env: Mapping[str, str] | None = None,
+        descendants: bool = False,
     ) -> Result:
         """Run a program to its end; keeps at most `limit` bytes of each output; `env` goes beside the launcher's own.
 
-        Raises `TimedOut` (the child's group is killed), `MissingTool`. A non-zero code is the caller's to judge.
+        Raises `TimedOut` (the child's group is killed; with `descendants` also what left it), `MissingTool`. A non-zero
+        code is the caller's to judge.
         """
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             given.write(stdin)
             given.seek(0)
             child = self.start(argv, stdin=given if stdin else None, stdout=out, stderr=err, cwd=cwd, env=env)
             if not _ended(child, timeout):
+                left = _descendants(child.pid) if descendants else []
                 kill_group(child)
+                _kill(left)
                 raise TimedOut(f"{Path(argv[0]).name} did not end within {timeout:g} s")
             return Result(child.returncode, _head(out, limit), _head(err, limit))
 
@@ -146,6 +150,23 @@ def kill_group(child: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+
+
+def _descendants(pid: int) -> list[int]:
+    """Descriptors (pidfd) of all that descends from `pid` now; the caller closes them."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):  # a child is listed with the thread that made it
+        with contextlib.suppress(OSError):  # it has ended at this moment
+            for child in map(int, thread.read_text().split()):
+                found += [os.pidfd_open(child), *_descendants(child)]
+    return found
+
+
+def _kill(processes: list[int]) -> None:
+    for fd in processes:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+        os.close(fd)
 
 
 def _head(source: IO[bytes], limit: int) -> bytes:

@@ -46,6 +46,7 @@ from reconciler.engine.cgroup_home import CgroupHome
 from reconciler.engine.controller import register
 from reconciler.engine.engine import Engine
 from reconciler.engine.exits import Exits
+from reconciler.engine.health_checks import HealthChecks, asker
 from reconciler.engine.images import ImageHands
 from reconciler.engine.index import Index
 from reconciler.engine.lanes import Lanes
@@ -170,7 +171,8 @@ def _assemble(
     queue = Lanes(*lanes, (Kind.IMAGE, Kind.SOURCE), clock)
     telling.watch(store, queue, paths.root)
     exits = Exits(queue.add, node.boot)
-    eyes = Eyes(store, node, exits)
+    checks = HealthChecks(asker(node.runtimes, node.boot), queue.add, clock)
+    eyes = Eyes(store, node, exits, checks)
     index = Index()
     limits = read_node()
     late = _Late()
@@ -214,7 +216,7 @@ def _assemble(
         sources.sweep,
     )
     regularly = partial(_each_in_turn, tasks.rotate_logs, partial(sources.watch, queue.add))
-    return Life(engine, eyes, home, exits, watcher, workers, sweeps, regularly, requests, timetable)
+    return Life(engine, eyes, home, exits, checks, watcher, workers, sweeps, regularly, requests, timetable)
 
 
 def _workers(engine: Engine, lanes: Sequence[WorkQueue], clock: Clock) -> list[Workers]:

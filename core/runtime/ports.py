@@ -201,6 +201,12 @@ class Shim(Protocol):
     def exec(self, id: str, process: ExecSpec) -> int:
         """Run a further process on the caller's own stdio; returns its exit code (128+n for signal n)."""
 
+    def ask(self, id: str, args: Sequence[str], timeout: float) -> tuple[int, str]:
+        """Run a short command in a running task, as its own user, without a terminal; its code, and the last line said.
+
+        Raises `TimedOut` (it is killed), `NotFound`.
+        """
+
     def resize(self, id: str, columns: int, rows: int) -> None:
         """Tell a task with a terminal its size."""
 

@@ -8,13 +8,14 @@ from typing import Any
 from core.clock import timestamp
 from core.runtime.ports import TaskPhase
 from reconciler.decide.attempts import STOPPED_BY_HAND, Memory
-from reconciler.decide.container import plan_container
+from reconciler.decide.container import health_of, plan_container
 from reconciler.decide.facts import ContainerFacts, Dependency, Facts, ImageSeen, Now, SandboxView, TaskSeen
+from reconciler.decide.health import Health, ProbeSeen, asked
 from reconciler.decide.others import image_wish, sandbox_hash
 from reconciler.decide.overrides import RESTART, STOP, stop_of
 from reconciler.decide.references import image_key, sandbox_key, secrets_of, volumes_of
 from reconciler.decide.summary import Detail, condition, is_true, stalled
-from reconciler.decide.switching import restarts
+from reconciler.decide.switching import has_started, restarts
 from reconciler.engine.observe import Eyes
 from reconciler.model.actions import Plan
 from reconciler.model.identity import Key, Kind
@@ -58,11 +59,23 @@ class ContainerController:
             dependencies=tuple(self._dependencies(spec)),
             tasks=tasks,
             stopping=self._eyes.stopping(tasks),
+            probes=self._probes(obj, tasks),
             owned=self._owned_by(obj.key),
             default_runtime=self._eyes.node.default_runtime,
             fault=fault,
             has_logs=obj.deleted is not None and self._eyes.has_logs(obj.name),
         )
+
+    def _probes(self, obj: Object, tasks: tuple[TaskSeen, ...]) -> Mapping[str, ProbeSeen]:
+        """The answers about the current attempt while it runs, and is not being ended."""
+        if "probes" not in obj.spec:
+            return self._eyes.probes(obj.key, "", {})
+        memory, probes = Memory.of(obj.record), self.spec(obj).probes
+        id = memory.current.id(obj.name) if memory.current is not None else ""
+        runs = any(task.id == id and task.phase is TaskPhase.RUNNING for task in tasks)
+        if not runs or obj.deleted is not None or memory.condemned():
+            return self._eyes.probes(obj.key, "", {})
+        return self._eyes.probes(obj.key, id, asked(probes, started=has_started({}, memory)))
 
     def _ready(self, key: Key) -> bool:
         obj = self._eyes.store.get(key)
@@ -166,7 +179,9 @@ def _state(
         return ("Stopped", False, "Deleting", "it is being removed")
     if task is not None and task.phase in (TaskPhase.RUNNING, TaskPhase.PAUSED):
         word = "Running" if task.phase is TaskPhase.RUNNING else "Paused"
-        return (word, True, word, f"pid {task.pid}")
+        is_current = memory.current is not None and memory.current.attempt == task.attempt
+        state = health_of(facts, spec, memory) if is_current else Health(True, True)
+        return (word, state.ready, word if state.ready else "NotReady", state.trouble or f"pid {task.pid}")
     if task is not None and task.phase is TaskPhase.LOST and task.alive:
         return ("Running", False, "MonitorLost", f"pid {task.pid} runs on unwatched, and is being stopped")
     if (stop := stop_of(facts.obj.local)) is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from core.retrying import delay
+from reconciler.decide.health import UNHEALTHY
 from reconciler.model.identity import RuntimeId, spec_hash
 
 IN_PLACE: Final = ("restart", "probes", "stop", "log", "dependsOn", "resources")
@@ -72,7 +73,7 @@ class Ended:
     @property
     def failed(self) -> bool:
         """Whether it counts as a failure."""
-        return self.code != 0
+        return self.code != 0 or self.reason == UNHEALTHY
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,10 @@ class Memory:
     """Crashes in a row: what the back-off grows with."""
     failed_switch: Mapping[str, str] | None = None
     """{hash, cause} of a spec that could not be switched to; the one before was started again."""
+    started: int = 0
+    """The last attempt whose startup probe has passed."""
+    unhealthy: Mapping[str, Any] | None = None
+    """{attempt, cause} of an attempt that is being ended because a probe says so."""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Memory:
@@ -102,7 +107,15 @@ class Memory:
             restarts=record.get("restarts", 0),
             failures=record.get("failures", 0),
             failed_switch=record.get("failedSwitch"),
+            started=record.get("startedUp", 0),
+            unhealthy=record.get("unhealthy"),
         )
+
+    def condemned(self) -> str:
+        """Why the current attempt is being ended, as a probe said; "" when it is not."""
+        if self.current is None or self.unhealthy is None or self.unhealthy["attempt"] != self.current.attempt:
+            return ""
+        return str(self.unhealthy["cause"])
 
     def current_ended(self) -> Ended | None:
         """How the current attempt ended, or None while it has not."""

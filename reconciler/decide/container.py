@@ -16,8 +16,9 @@ from typing import Any, Final
 from core.runtime.ports import TaskPhase
 from reconciler.decide.attempts import STOPPED_BY_HAND, Attempt, Ended, Memory, failures_after, restart_delay
 from reconciler.decide.facts import ContainerFacts, Now, TaskSeen
+from reconciler.decide.going import deletion, drop_older, stop, stop_others, teardown
+from reconciler.decide.health import UNHEALTHY, Health, health
 from reconciler.decide.overrides import STOP, Stop, restart_asked, stop_of
-from reconciler.decide.stopping import goodbye, stop_task
 from reconciler.decide.surroundings import around, disown_unneeded, ensure_owned, needs
 from reconciler.decide.switching import (
     adopted,
@@ -25,8 +26,10 @@ from reconciler.decide.switching import (
     failed_switch,
     fresh,
     good_before,
+    has_started,
     is_live,
     may_have_run,
+    never_ready,
     replaced_by,
     restarts,
     runs,
@@ -41,12 +44,9 @@ from reconciler.model.actions import (
     AskLocal,
     Await,
     CreateTask,
-    DeleteTask,
     Plan,
     PrepareTask,
-    Release,
     Remember,
-    RemoveLogs,
     StartTask,
     UpdateTask,
 )
@@ -68,7 +68,7 @@ def plan_container(facts: ContainerFacts, spec: ContainerSpec, now: Now) -> Plan
     """What to do for a container now."""
     memory = Memory.of(facts.obj.record)
     if facts.obj.deleted is not None:
-        return _teardown(facts, spec, memory, now)
+        return teardown(facts, spec, memory, now)
     if memory.current is None and (known := adopted(facts)) is not None:
         return Plan((Remember(facts.obj.key, known, "Adopted", "a task that the store did not remember"),))
     if facts.obj.manager == ORPHAN:
@@ -78,10 +78,10 @@ def plan_container(facts: ContainerFacts, spec: ContainerSpec, now: Now) -> Plan
         return Plan((Remember(facts.obj.key, {"attempt": highest}),))
     if owned := tuple(ensure_owned(facts)):
         return Plan(owned)
-    if (stop := stop_of(facts.obj.local)) is not None:
-        if not stop.holds(now.wall):
+    if (asked_stop := stop_of(facts.obj.local)) is not None:
+        if not asked_stop.holds(now.wall):
             return Plan((AskLocal(facts.obj.key, {STOP: None}),), (), "the stop has run out")
-        return _stopped(facts, spec, memory, stop, now)
+        return _stopped(facts, spec, memory, asked_stop, now)
     waits = tuple(needs(facts))
     if memory.current is None:
         return Plan((), waits) if waits else _begin(facts, spec, memory, now, "created")
@@ -132,14 +132,14 @@ def _again(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now)
     return Plan((remember, *_launch(facts, spec, again)), (), "restart by hand")
 
 
-def _stopped(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, stop: Stop, now: Now) -> Plan:
+def _stopped(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, asked: Stop, now: Now) -> Plan:
     """A person wants it to stay stopped: end what runs, remove what has not begun, keep the last one's remains."""
     for task in facts.tasks:
         if runs(task):
-            return _stop(facts, spec, task, now)
+            return stop(facts, spec, task, now)
     unbegun = (TaskPhase.PREPARED, TaskPhase.HALF_MADE, TaskPhase.CREATED)
     if begun := [task for task in facts.tasks if task.phase in unbegun]:
-        actions: list[Action] = [_delete(facts, task.id, memory) for task in begun]
+        actions: list[Action] = [deletion(facts, task.id, memory) for task in begun]
         if memory.current is not None and task_of(facts, memory.current) in begun:  # it never ran, whatever was noted
             actions.append(Remember(facts.obj.key, {"current": replace(memory.current, started=False).to_json()}))
         return Plan(tuple(actions), (), "stopped by hand")
@@ -148,12 +148,12 @@ def _stopped(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, stop: S
     if last is not None and memory.current_ended() is None:
         if last.exit is None:
             return _remember_end(facts, memory, Ended(last.attempt, None, now.wall, reason=STOPPED_BY_HAND))
-        if last.exit.at < stop.at:  # it had ended by itself before
+        if last.exit.at < asked.at:  # it had ended by itself before
             return _ending(facts, spec, memory, last, now)
         how = Ended(last.attempt, last.exit.code, last.exit.at, last.exit.oom, STOPPED_BY_HAND)
         return _remember_end(facts, memory, how)
-    older = tuple(_drop_older(facts, memory)) if current is not None else ()
-    return Plan(older, (), "stopped by hand", stop.left(now.wall))
+    older = tuple(drop_older(facts, memory)) if current is not None else ()
+    return Plan(older, (), "stopped by hand", asked.left(now.wall))
 
 
 def _begin_anew(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> tuple[Action, ...]:
@@ -196,16 +196,17 @@ def _revert(
         changes: dict[str, Any] = {"current": previous.to_json(), "previous": None, "failedSwitch": None}
         return Plan((Remember(facts.obj.key, changes),), (), "changed back")
     fault = switch_fault(facts, memory, spec.restart.policy)
-    if fault is None:
+    cause = fault.message if fault is not None else never_ready(facts, memory, spec)
+    if not cause:
         return None
     again = anew(facts, memory, previous, now)
     changes = {
         "attempt": again.attempt,
         "current": again.to_json(),
         "previous": None,
-        "failedSwitch": {"hash": current.hash, "cause": fault.message},
+        "failedSwitch": {"hash": current.hash, "cause": cause},
     }
-    message = f"the new attempt failed ({fault.message}); the one before is started again"
+    message = f"the new attempt failed ({cause}); the one before is started again"
     launch = () if any(around(facts)) else tuple(_launch(facts, spec, again))
     return Plan((Remember(facts.obj.key, changes, "SwitchFailed", message), *launch), (), "switch failed")
 
@@ -225,9 +226,9 @@ def _keep(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) 
         case TaskPhase.PREPARED if current.boot == facts.boot:
             return _switch(facts, spec, memory, current, now)
         case TaskPhase.PREPARED | TaskPhase.HALF_MADE:
-            return Plan((_delete(facts, task.id, memory), *_begin_anew(facts, spec, memory, now)))
+            return Plan((deletion(facts, task.id, memory), *_begin_anew(facts, spec, memory, now)))
         case TaskPhase.CREATED:
-            others = _stop_others(facts, spec, memory, now)
+            others = stop_others(facts, spec, memory, now)
             return others if others is not None else Plan(tuple(_start(facts, spec, current)))
         case TaskPhase.RUNNING | TaskPhase.PAUSED:
             return _running(facts, spec, memory, now)
@@ -258,36 +259,26 @@ def _switch(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, current:
     """Prepared: stop all older attempts, then create and start."""
     if not _is_at_home(facts, current):
         return Plan()
-    others = _stop_others(facts, spec, memory, now)
+    others = stop_others(facts, spec, memory, now)
     return others or Plan((CreateTask(current.id(facts.obj.name)), *_start(facts, spec, current)))
-
-
-def _stop_others(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> Plan | None:
-    """The next step towards the end of every other attempt; None when none of them lives."""
-    assert memory.current is not None
-    others = [task for task in facts.tasks if task.id != memory.current.id(facts.obj.name) and is_live(task)]
-    for task in others:
-        if runs(task):
-            return _stop(facts, spec, task, now)
-    return Plan(tuple(_delete(facts, task.id, memory) for task in others)) if others else None
-
-
-def _stop(facts: ContainerFacts, spec: ContainerSpec, task: TaskSeen, now: Now) -> Plan:
-    """The next step towards the end of `task`, as the spec or the image it was made from asks."""
-    memory = Memory.of(facts.obj.record)
-    made = next((one for one in (memory.current, memory.previous) if one and one.attempt == task.attempt), None)
-    return stop_task(facts.obj.key, task, facts.stopping, goodbye(spec, made.image if made else {}), now)
 
 
 def _running(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> Plan:
     """It runs: bring limits in line, forget the switch, drop older attempts."""
     current = memory.current
     assert current is not None
-    if (others := _stop_others(facts, spec, memory, now)) is not None:
+    if (others := stop_others(facts, spec, memory, now)) is not None:
         return others
+    state = health_of(facts, spec, memory)
+    if (end := _unhealthy(facts, spec, memory, state, now)) is not None:
+        return end
     actions: list[Action] = []
     wanted = facts.obj.spec.get("resources", {})
-    changes: dict[str, Any] = {} if memory.previous is None else {"previous": None}
+    changes: dict[str, Any] = {}
+    if memory.previous is not None and state.ready:
+        changes["previous"] = None
+    if spec.probes.startup is not None and state.started and memory.started != current.attempt:
+        changes["startedUp"] = current.attempt
     if wanted != current.spec.get("resources", {}):
         actions.append(UpdateTask(current.id(facts.obj.name), wanted))
         changed = {name: value for name, value in current.spec.items() if name != "resources"}
@@ -297,10 +288,30 @@ def _running(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: No
         changes["failedSwitch"] = None  # the manifest has changed since: it may be changed to that again
     if changes:
         actions.append(Remember(facts.obj.key, changes))
-    actions.extend(_drop_older(facts, memory))
+    actions.extend(drop_older(facts, memory))
     if known and not tried(facts, memory):
         actions.extend(disown_unneeded(facts))
-    return Plan(tuple(actions))
+    return Plan(tuple(actions), () if state.ready else (Await("NotReady", state.trouble),))
+
+
+def health_of(facts: ContainerFacts, spec: ContainerSpec, memory: Memory) -> Health:
+    """What its probes say of the current attempt, which runs."""
+    assert memory.current is not None
+    return health(spec.probes, facts.probes, started=has_started(facts.probes, memory))
+
+
+def _unhealthy(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, state: Health, now: Now) -> Plan | None:
+    """A probe says that it must be ended: write down why, then end it; what was once condemned is not spared."""
+    current = memory.current
+    assert current is not None
+    if memory.condemned():
+        task = task_of(facts, current)
+        assert task is not None
+        return stop(facts, spec, task, now)
+    if not state.fatal:
+        return None
+    mark = {"unhealthy": {"attempt": current.attempt, "cause": state.fatal}}
+    return Plan((Remember(facts.obj.key, mark, UNHEALTHY, state.fatal),), (), "unhealthy")
 
 
 def _ending(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, task: TaskSeen, now: Now) -> Plan:
@@ -309,14 +320,16 @@ def _ending(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, task: Ta
         current = memory.current
         assert current is not None
         if task.alive:
-            return _stop(facts, spec, task, now)
+            return stop(facts, spec, task, now)
         if not may_have_run(current):
-            return Plan((_delete(facts, task.id, memory), *_begin_anew(facts, spec, memory, now)))
+            return Plan((deletion(facts, task.id, memory), *_begin_anew(facts, spec, memory, now)))
         reason = "NodeRebooted" if current.boot != facts.boot else "MonitorLost"
         return _remember_end(facts, memory, Ended(task.attempt, None, now.wall, reason=reason))
     seen = task.exit
     assert seen is not None
     reason = "OOMKilled" if seen.oom else "Completed" if seen.code == 0 else "Error"
+    if memory.condemned():
+        reason = UNHEALTHY
     return _remember_end(facts, memory, Ended(task.attempt, seen.code, seen.at, seen.oom, reason))
 
 
@@ -333,7 +346,7 @@ def _after_end(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: 
     ended, current = memory.current_ended(), memory.current
     assert ended is not None
     assert current is not None
-    if (others := _stop_others(facts, spec, memory, now)) is not None:
+    if (others := stop_others(facts, spec, memory, now)) is not None:
         return others
     if not restarts(spec.restart.policy, ended):
         return _done(facts, memory)
@@ -342,7 +355,7 @@ def _after_end(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: 
     left = _pause_left(memory, ended, spec.restart.max_delay, now)
     if left > 0.001:
         message = f"ended with {ended.reason} ({memory.failures} in a row); next start in {left:.0f} s"
-        return Plan(tuple(_drop_older(facts, memory)), (Await("BackOff", message, left),))
+        return Plan(tuple(drop_older(facts, memory)), (Await("BackOff", message, left),))
     again = anew(facts, memory, current, now)
     count = memory.restarts + (ended.reason != STOPPED_BY_HAND)
     changes = {"attempt": again.attempt, "current": again.to_json(), "restarts": count}
@@ -362,33 +375,7 @@ def _done(facts: ContainerFacts, memory: Memory) -> Plan:
     actions: list[Action] = []
     if memory.previous is not None:
         actions.append(Remember(facts.obj.key, {"previous": None}))
-    actions.extend(_drop_older(facts, replace(memory, previous=None)))
+    actions.extend(drop_older(facts, replace(memory, previous=None)))
     if memory.current is not None and unchanged(facts, memory.current):
         actions.extend(disown_unneeded(facts))
     return Plan(tuple(actions))
-
-
-def _drop_older(facts: ContainerFacts, memory: Memory) -> Iterator[Action]:
-    """Remove what is left of other attempts, but of the one to go back to while the current one was not seen to run."""
-    assert memory.current is not None
-    kept = {memory.current.id(facts.obj.name)}
-    if memory.previous is not None and not runs(task_of(facts, memory.current)):
-        kept.add(memory.previous.id(facts.obj.name))
-    for task in facts.tasks:
-        if task.id not in kept and not is_live(task):
-            yield _delete(facts, task.id, memory)
-
-
-def _delete(facts: ContainerFacts, id: str, memory: Memory, *, keep_log: bool = True) -> DeleteTask:
-    driver = "" if memory.current is None else str(memory.current.image.get("driver", ""))
-    return DeleteTask(facts.obj.key, id, driver, keep_log)
-
-
-def _teardown(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> Plan:
-    """It is to go: stop what runs, remove every attempt, its logs, then let go of the object."""
-    for task in facts.tasks:
-        if runs(task):
-            return _stop(facts, spec, task, now)
-    if facts.tasks:
-        return Plan(tuple(_delete(facts, task.id, memory, keep_log=False) for task in facts.tasks))
-    return Plan((RemoveLogs(facts.obj.name), Release(facts.obj.key)), (), "deleted")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.runtime.ports import Exit, SandboxPhase, TaskPhase
+from reconciler.decide.health import ProbeSeen
 from reconciler.model.identity import Key
 from reconciler.model.objects import Object
 from reconciler.model.outcome import Fault
@@ -99,6 +100,8 @@ class ContainerFacts:
     dependencies: tuple[Dependency, ...] = ()
     tasks: tuple[TaskSeen, ...] = ()
     stopping: Mapping[str, StopAsked] = field(default_factory=dict)
+    probes: Mapping[str, ProbeSeen] = field(default_factory=dict)
+    """What the probes of the current attempt have said, by role; nothing while it does not run."""
     owned: frozenset[Key] = frozenset()
     """The objects that name this container among their owners."""
     default_runtime: str = "runc"

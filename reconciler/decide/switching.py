@@ -6,7 +6,7 @@ the manifest changes; what was never seen to run is nothing to go back to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -14,7 +14,9 @@ from core.errors import Retry
 from core.runtime.ports import TaskPhase
 from reconciler.decide.attempts import IN_PLACE, STOPPED_BY_HAND, Attempt, Ended, Memory, container_hash, next_attempt
 from reconciler.decide.facts import ContainerFacts, Now, TaskSeen
+from reconciler.decide.health import ProbeSeen
 from reconciler.model.actions import Await
+from reconciler.model.kinds.container import ContainerSpec
 from reconciler.model.outcome import Fault
 
 LIVE: Final = (TaskPhase.CREATED, TaskPhase.RUNNING, TaskPhase.PAUSED)
@@ -118,7 +120,14 @@ def anew(facts: ContainerFacts, memory: Memory, like: Attempt, now: Now) -> Atte
 def good_before(facts: ContainerFacts, memory: Memory) -> Attempt | None:
     """What to go back to if another attempt cannot be switched to: what runs, or ran before an unfinished switch."""
     current = memory.current
-    return current if current is not None and runs(task_of(facts, current)) else memory.previous
+    if current is None or not runs(task_of(facts, current)):
+        return memory.previous
+    return memory.previous if memory.previous is not None and _tells_ready(current) else current
+
+
+def _tells_ready(made: Attempt) -> bool:
+    """Whether probes say when it is ready; until then what was before it is remembered."""
+    return any(role in made.spec.get("probes", {}) for role in ("startup", "readiness"))
 
 
 def wanted_again(facts: ContainerFacts, previous: Attempt) -> bool:
@@ -144,6 +153,23 @@ def switch_fault(facts: ContainerFacts, memory: Memory, policy: str) -> Fault | 
     task = task_of(facts, previous)
     code = None if task is None or task.exit is None else task.exit.code
     return fault if restarts(policy, Ended(previous.attempt, code, 0.0)) else None
+
+
+def has_started(probes: Mapping[str, ProbeSeen], memory: Memory) -> bool:
+    """Whether the startup probe of the current attempt has passed, as seen now or as remembered."""
+    assert memory.current is not None
+    return memory.started == memory.current.attempt or probes.get("startup", ProbeSeen()).passing
+
+
+def never_ready(facts: ContainerFacts, memory: Memory, spec: ContainerSpec) -> str:
+    """Why the switch failed though the new attempt was started: it ended before its probes ever called it ready."""
+    current, previous, ended = memory.current, memory.previous, memory.current_ended()
+    if current is None or previous is None or ended is None or current.hash == previous.hash:
+        return ""
+    if not _tells_ready(current) or (not ended.failed and spec.restart.policy != "Always"):
+        return ""
+    code = "unknown code" if ended.code is None else f"code {ended.code}"
+    return memory.condemned() or f"it ended with {code} before it was ready"
 
 
 def failed_switch(facts: ContainerFacts, memory: Memory) -> Iterator[Await]:

@@ -14,6 +14,7 @@ from typing import Final
 from reconciler.engine.cgroup_home import CgroupHome
 from reconciler.engine.engine import Engine
 from reconciler.engine.exits import Exits
+from reconciler.engine.health_checks import HealthChecks
 from reconciler.engine.observe import Eyes
 from reconciler.engine.orphans import take_in
 from reconciler.engine.requests import Requests
@@ -52,6 +53,7 @@ class Life:
     eyes: Eyes
     home: CgroupHome
     exits: Exits
+    checks: HealthChecks
     watcher: Watcher | None
     workers: Sequence[Workers]
     sweeps: Sequence[Callable[[], object]]
@@ -98,6 +100,7 @@ class Life:
         left = [key for lane, most in zip(self.workers, DRAIN_SECONDS, strict=True) for key in lane.stop(most)]
         if left:
             _log.warning("left in the middle of it: %s", ", ".join(map(str, left)))
+        self.checks.stop()
         self.exits.stop()
         self.engine.store.flush()
         self.home.leave()

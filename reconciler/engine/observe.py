@@ -20,9 +20,12 @@ from core.runtime.probing import Prober
 from core.runtime.table import RuntimeTable
 from core.snapshots.ports import SnapshotKind, SnapshotMissing, Snapshotter
 from reconciler.decide.facts import Attached, Disk, SandboxSeen, StopAsked, TaskSeen
+from reconciler.decide.health import ProbeSeen
 from reconciler.engine.exits import Exits
+from reconciler.engine.health_checks import HealthChecks
 from reconciler.engine.networks import Networks
 from reconciler.model.identity import Key, Kind, RuntimeId, spec_hash
+from reconciler.model.kinds.probes import Probe
 from reconciler.model.kinds.secret import SecretSpec
 from reconciler.model.objects import Object
 from reconciler.store.port import ObjectStore
@@ -55,10 +58,11 @@ class Node:
 class Eyes:
     """Looks. One per engine; every method may be called from any worker, for the key it works on."""
 
-    def __init__(self, store: ObjectStore, node: Node, exits: Exits) -> None:
+    def __init__(self, store: ObjectStore, node: Node, exits: Exits, checks: HealthChecks) -> None:
         self.store = store
         self.node = node
         self._exits = exits
+        self._checks = checks
         self._tasks: dict[str, frozenset[str]] = {}
         self._sandboxes: dict[str, frozenset[str]] = {}
         self._found_tasks: dict[str, frozenset[str]] = {}
@@ -142,6 +146,13 @@ class Eyes:
         pid = seen.pid.pid if seen.pid is not None and alive else None
         described = shim.described(id) if describe else None
         return TaskSeen(id, known.hash, known.attempt, seen.phase, alive, seen.exit, pid, described)
+
+    def probes(self, key: Key, task: str, probes: Mapping[str, Probe]) -> Mapping[str, ProbeSeen]:
+        """What the probes of a running task have said, by role; from now on these are asked, and no others of `key`."""
+        if not probes:
+            self._checks.forget(key)
+            return {}
+        return self._checks.watch(key, task, probes)
 
     def sandboxes(self, name: str) -> tuple[SandboxSeen, ...]:
         """The sandboxes made for a Sandbox object, oldest first."""

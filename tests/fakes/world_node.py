@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from core.runtime.ports import Exit, SandboxPhase, TaskEvent, TaskPhase, advance
 from reconciler.decide.facts import Attached, SandboxSeen, StopAsked, TaskSeen
+from reconciler.decide.health import ProbeSeen
 from reconciler.model.identity import Key, Kind, RuntimeId, spec_hash
+from reconciler.model.kinds.probes import Probe
 from reconciler.model.kinds.secret import SecretSpec
 from reconciler.model.objects import Object
 from reconciler.store.port import ObjectStore
@@ -92,6 +94,8 @@ class SimNode:
         self.tasks: dict[str, Task] = {}
         self.sandboxes: dict[str, SandboxPhase] = {}
         self.networks: dict[str, Attached] = {}
+        self.answers: dict[str, ProbeSeen] = {}
+        """What probes say, by role; those that are not in here pass."""
         self.chains: set[tuple[str, str]] = set()
         self.recorded: set[tuple[str, str]] = set()
         """Chains that an image's record has ever named: others were unpacked by an agent that was killed."""
@@ -177,6 +181,10 @@ class SimEyes:
     def stopping(self, tasks: Iterable[TaskSeen]) -> dict[str, StopAsked]:
         """When which of these tasks was asked to end."""
         return {task.id: self._asked[task.id] for task in tasks if task.id in self._asked}
+
+    def probes(self, key: Key, task: str, probes: Mapping[str, Probe]) -> Mapping[str, ProbeSeen]:
+        """What they say now."""
+        return {role: self.node.answers.get(role, ProbeSeen(True)) for role in probes}
 
     def sandboxes(self, name: str) -> tuple[SandboxSeen, ...]:
         """The sandboxes made for a Sandbox object, oldest first."""

@@ -12,9 +12,11 @@ from core.errors import AgentError, Busy, Conflict, Failed, Invalid, NoSpace, No
 from core.runtime.ports import SandboxPhase, TaskPhase
 from reconciler.decide import overrides
 from reconciler.decide.attempts import Memory
+from reconciler.decide.health import ProbeSeen
 from reconciler.decide.summary import LOOK_AGAIN
 from reconciler.model import actions as do
 from reconciler.model.identity import Key, Kind
+from reconciler.model.kinds.probes import ROLES
 from reconciler.model.objects import Object, with_local
 from reconciler.store import functions
 from tests.fakes.world import Killed, World, no_trouble
@@ -67,6 +69,8 @@ def specs(draw: st.DrawFn, *, policy: str | None = None) -> dict[str, Any]:
         spec["resources"] = {"pids": draw(st.integers(10, 12))}
     spec["restart"] = {"policy": policy or draw(policies)}
     spec["stop"] = {"grace": "3s"}
+    if roles := draw(st.sets(st.sampled_from(["startup", "liveness", "readiness"]))):
+        spec["probes"] = {role: {"tcp": {"port": 80}} for role in sorted(roles)}
     return spec
 
 
@@ -170,6 +174,13 @@ def _override(world: World, event: Event) -> None:
     ask(world, asks[event.number % 3])
 
 
+def _unwell(world: World, event: Event) -> None:
+    """A probe begins to say no, or to say yes again."""
+    role, failures = ROLES[event.number % len(ROLES)], event.number % 5
+    world.node.answers[role] = ProbeSeen(failures == 0, failures, "refused")
+    world.engine.resync()
+
+
 _HAPPENINGS: Final[Mapping[str, Callable[[World, Event], None]]] = {
     "exit": _to_a_task(lambda world, task, n: world.exit(task, (0, 1, 137)[n % 3], oom=n % 3 == 2), LIVE),
     "lose_monitor": _to_a_task(lambda world, task, n: world.lose_monitor(task), LIVE),
@@ -183,6 +194,7 @@ _HAPPENINGS: Final[Mapping[str, Callable[[World, Event], None]]] = {
     "pass_time": lambda world, event: world.pass_time(float(event.number**2)),
     "stubborn": _stubborn,
     "change": _change,
+    "unwell": _unwell,
     "surroundings": _surroundings,
     "override": _override,
 }
@@ -213,6 +225,8 @@ def play(world: World, story: Sequence[tuple[Event, int]]) -> None:
         happen(world, event)
         go_on(world, looks)
     world.hands.kill_at = None
+    world.node.answers.clear()
+    world.engine.resync()
 
 
 stories = st.lists(st.tuples(events(), st.sampled_from([0, 1, 2, 3, 5, 50])), max_size=8)

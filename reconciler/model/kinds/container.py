@@ -9,6 +9,7 @@ from pydantic import Field
 
 from reconciler.model.kinds.base import FalseSoFar, Listed, Resources, Spec
 from reconciler.model.kinds.capabilities import CapabilityName
+from reconciler.model.kinds.probes import Probes, probe_conflicts
 from reconciler.model.kinds.quantities import ByteCount, Seconds, SignalNumber
 from reconciler.model.kinds.sandbox import Network, network_conflicts
 from reconciler.model.kinds.texts import (
@@ -148,6 +149,7 @@ class ContainerSpec(Spec):
     resources: Resources = Resources.model_construct()
     security: Security = Security.model_construct()
     restart: Restart = Restart.model_construct()
+    probes: Probes = Probes.model_construct()
     depends_on: Listed[Dependency] = Field((), alias="dependsOn")
     stop: Stop = Stop.model_construct()
     log: Log = Log.model_construct()
@@ -168,6 +170,7 @@ def container_conflicts(spec: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem((field,), "is the sandbox's matter when sandbox is given", advice, at_key=True)
     else:
         yield from network_conflicts(mapping_at(spec, "network"))
+    yield from probe_conflicts(spec)
     for i, mount in mappings_in(spec, "mounts"):
         yield from _one_of(("mounts", i), mount, (*MOUNT_SOURCES, "image"))
     for i, env in mappings_in(spec, "env"):

@@ -28,6 +28,7 @@ _LABEL_KEY: Final = re.compile(r"[a-zA-Z0-9]([-a-zA-Z0-9_./]{0,251}[a-zA-Z0-9])?
 _LABEL_VALUE: Final = re.compile(r"([a-zA-Z0-9]([-a-zA-Z0-9_.]{0,61}[a-zA-Z0-9])?)?")
 _NODE_FACT: Final = re.compile(r"name|labels\.[a-zA-Z0-9]([-a-zA-Z0-9_./]{0,251}[a-zA-Z0-9])?")
 _DNS_OPTION: Final = re.compile(r"[a-z0-9-]{1,32}(:[0-9]{1,5})?")
+_HTTP_PATH: Final = re.compile(r"/[!-~]{0,2000}")
 _LONGEST_PATH: Final = 4095
 
 
@@ -176,5 +177,6 @@ LabelKey = Annotated[
 LabelValue = Annotated[
     str, *_word(_LABEL_VALUE, "is not a label's value", "use up to 63 letters, digits, '-', '_' and '.'")
 ]
+HttpPath = Annotated[str, *_word(_HTTP_PATH, "is no path of a URL", "begin it with /, as in /healthz")]
 NodeFact = Annotated[str, *_word(_NODE_FACT, "is no fact of the node", "write name or labels.NAME")]
 DnsOption = Annotated[str, *_word(_DNS_OPTION, "is not a resolver option", "write one like ndots:2")]
