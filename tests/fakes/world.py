@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, assert_never, cast
 
 from core.clock import VirtualClock
@@ -24,6 +25,7 @@ from reconciler.controllers.others import (
     SnapshotController,
     VolumeController,
 )
+from reconciler.controllers.source import RevisionController, SourceController
 from reconciler.decide.facts import Attached, StopAsked
 from reconciler.decide.freshness import answered, unanswered
 from reconciler.decide.others import on_bridge
@@ -34,11 +36,17 @@ from reconciler.engine.engine import Engine
 from reconciler.engine.index import Index
 from reconciler.engine.observe import Eyes
 from reconciler.engine.queue import WorkQueue
+from reconciler.engine.sources import SourceHands, Ways
 from reconciler.model import actions as do
+from reconciler.model.config import Config
 from reconciler.model.identity import FINALIZERS, Key, Kind
-from reconciler.model.objects import with_local, with_record, without_finalizer
+from reconciler.model.kinds.source import SourceSpec
+from reconciler.model.objects import Object, with_local, with_record, without_finalizer
+from reconciler.sources.revisions import Fetcher
+from reconciler.sources.substitution import Variables
 from reconciler.store import functions
 from reconciler.store.memory import MemoryStore
+from tests.fakes.repositories import KeptRevisions, SimFetcher, SimRepository
 from tests.fakes.world_node import ALIVE, Broken, SimEyes, SimNode, Task, known_id
 
 KILL: Final = 9
@@ -82,8 +90,19 @@ class SimHands:
         self.asked: dict[str, StopAsked] = {}
         self.performed: list[do.Action] = []
         self.trouble: Trouble = no_trouble
+        self.repositories: dict[str, SimRepository] = {}
+        self.kept = KeptRevisions(store)
+        self.forget_sources()
         self.kill_at: int | None = None
         self.boundaries = 0
+
+    def forget_sources(self) -> None:
+        """What an agent remembers of Sources is gone with it; what was fetched lies in the repositories' copies."""
+        ways = Ways(self._fetcher, Path("/nonexistent"), Variables("node"))
+        self.sources = SourceHands(self.store, self.kept, ways, self.clock)
+
+    def _fetcher(self, obj: Object, spec: SourceSpec) -> Fetcher:
+        return SimFetcher(self.repositories[obj.name], spec.path)
 
     def _boundary(self) -> None:
         self.node.check()
@@ -117,11 +136,30 @@ class SimHands:
                 if users := [t for t in self.node.tasks.values() if t.lives and name in volumes_of(t.spec)]:
                     raise Broken(f"volume {name} was removed under {users}")
                 self.node.volume_names.discard(name)
+            case do.FetchSource() | do.LoadRevision() | do.ApplyRevision() | do.LetGoOfMembers() | do.ForgetSource():
+                self._source(action)
             case _:
                 assert_never(action)
         self._boundary()
 
-    def _record(self, action: do.Remember | do.AskLocal | do.EnsureOwned | do.Disown | do.Release) -> None:
+    def _source(
+        self,
+        action: do.FetchSource | do.LoadRevision | do.ApplyRevision | do.LetGoOfMembers | do.ForgetSource,
+    ) -> None:
+        """The real hands, over repositories in memory."""
+        match action:
+            case do.FetchSource():
+                self.sources.fetch(action)
+            case do.LoadRevision():
+                self.sources.load(action)
+            case do.ApplyRevision():
+                self.sources.apply(action)
+            case do.LetGoOfMembers():
+                self.sources.let_go_of_members(action)
+            case do.ForgetSource():
+                self.sources.forget(action)
+
+    def _record(self, action: do.Remember | do.EnsureOwned | do.Disown | do.Release | do.AskLocal) -> None:
         match action:
             case do.Remember(key, changes):
                 functions.modify(self.store, key, lambda obj: with_record(obj, changes))
@@ -283,6 +321,7 @@ class World:
     def restart_agent(self) -> None:
         """Another engine, which knows only what is in the store and on the node."""
         self.hands.asked.clear()
+        self.hands.forget_sources()
         self.queue = Keys(self.clock)
         index = Index()
         eyes = cast(Eyes, SimEyes(self.store, self.node, self.hands.asked))
@@ -294,6 +333,9 @@ class World:
                 SnapshotController(eyes),
                 VolumeController(eyes, index.users),
                 PlainController(Kind.SECRET, dict),
+                PlainController(Kind.NODE, dict),
+                SourceController(self.store, self.hands.sources.memories, Config(), {}, fetches=True),
+                RevisionController(self.store),
             )
         )
         queue = cast(WorkQueue, self.queue)
