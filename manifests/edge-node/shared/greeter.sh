@@ -1,0 +1,4 @@
+while true; do
+  echo "$GREETING" | tee -a /greetings/log
+  sleep 60
+done
