@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 from core.errors import Denied
+from reconciler.cli import completing
 from reconciler.cli.context import Node, container_key
 from reconciler.cli.options import DURATION
 from reconciler.cli.terminal import say
@@ -19,7 +20,7 @@ from reconciler.model.identity import Key
 from reconciler.model.objects import Object, with_local
 
 Ask = Callable[[Object, float], Mapping[str, Any]]
-CONTAINER: Final = click.argument("container")
+CONTAINER: Final = click.argument("container", shell_complete=completing.containers)
 REASON: Final = click.option("--reason", default="", metavar="TEXT", help="Why: shown by why, describe and status.")
 WAIT: Final = click.option("--wait/--no-wait", default=True, help="Wait until it is so [wait].")
 TIMEOUT: Final = click.option(

@@ -61,6 +61,8 @@ def test_bash_offers_commands_options_kinds_names_and_containers(filled: Node) -
     assert offered(filled, "get", "container", "") == {"web", "job"}
     assert offered(filled, "get", "containers", "w") == {"web"}
     assert offered(filled, "logs", "") == {"web", "job"}
+    assert offered(filled, "stop", "w") == {"web"}
+    assert offered(filled, "source", "res") == {"resume"}
     assert offered(filled, "why", "") == {"image/web", "container/job", "container/web", "secret/login"}
     assert offered(filled, "why", "container/j") == {"container/job"}
     assert offered(filled, "delete", "container", "job", "") == {"web", "job"}
