@@ -171,6 +171,8 @@ def report_crash(kind: type[BaseException], error: BaseException, trace: Traceba
 
 def main() -> None:
     """The console script."""
+    # Else pydantic looks through every package of the environment for plugins, and runs what it finds, here as root.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     sys.excepthook = report_crash
     gc.set_threshold(
         50_000, 20, 20

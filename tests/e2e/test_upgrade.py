@@ -133,11 +133,11 @@ def test_an_upgrade_in_the_middle_of_an_apply_ends_where_it_should(two: Two, see
     two.old.start_agent()
     two.old.apply()
     two.want("2")
+    ledger = two.old.ledger / "starts"
+    begun = len(RUNNING) + draw.randrange(len(RUNNING))
     done = two.old.node.cli("apply", "--no-wait", "-f", two.old.manifest, "--set", "crash")
     assert done.returncode == 0, done.stderr
-    ledger = two.old.ledger / "starts"
-    begun = len(ledger.read_text().splitlines()) + draw.randrange(len(RUNNING))
-    eventually(lambda: len(ledger.read_text().splitlines()) >= begun, "so many of the second version run")
+    eventually(lambda: len(ledger.read_text().splitlines()) >= begun, "so many of the second version run", 60)
     two.old.kill_agent()
     two.new.start_agent()
     two.new.converged()
