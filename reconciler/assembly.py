@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core import cgroups, fsio, proc
 from core.clock import Clock
@@ -43,6 +43,7 @@ from reconciler.decide.references import auth_secret
 from reconciler.engine import recovery, telling
 from reconciler.engine.backoff import Backoff
 from reconciler.engine.cgroup_home import CgroupHome
+from reconciler.engine.collecting import COLLECT, Collector
 from reconciler.engine.controller import register
 from reconciler.engine.engine import Engine
 from reconciler.engine.exits import Exits
@@ -56,7 +57,7 @@ from reconciler.engine.observe import Eyes, Node, disk_of
 from reconciler.engine.perform import Crew, NodeHands
 from reconciler.engine.queue import WorkQueue
 from reconciler.engine.remotes import Remotes, TransferSettings
-from reconciler.engine.requests import Operation, Requests
+from reconciler.engine.requests import Requests
 from reconciler.engine.scope import Scope
 from reconciler.engine.sources import SourceHands, Ways
 from reconciler.engine.tasks import TaskHands
@@ -77,6 +78,9 @@ from reconciler.sources.substitution import Variables
 from reconciler.store.functions import ENGINE, members, sweep
 from reconciler.store.port import ObjectStore, Put, Remove
 from reconciler.store.revisions import Revisions
+
+if TYPE_CHECKING:
+    from reconciler.engine.timetable import Timetable
 
 SNAPSHOTTERS: Final[Mapping[str, Callable[[Path, Clock, Launcher], FolderSnapshotter]]] = {
     "overlayfs": lambda root, clock, _: OverlaySnapshotter(root, clock),
@@ -198,13 +202,14 @@ def _assemble(
     engine = Engine(store, register(controllers), hands, queue, clock, index)
     late.engine = engine
     workers = _workers(engine, lanes, clock)
-    requests = Requests(store, operations(), clock, options.stopping)
+    collector = Collector(eyes, clock)
+    requests = Requests(store, {COLLECT: collector.operate}, clock, options.stopping)
     timetable = watcher = None
     if options.resident:
-        from reconciler.engine.timetable import Timetable
-
-        timetable = Timetable(clock)
+        timetable = _timetable(clock)
         timetable.every("scrub", SCRUB_SECONDS, 0.1, partial(_scrub, Scrubber(node.content), store, queue))
+        interval = options.config.gc.interval
+        timetable.every("collect", interval, 0.1 * interval, collector.by_timetable)
         watcher = Watcher(store, engine.woken, _rung(options.pause, requests))
     sweeps: tuple[Callable[[], object], ...] = (
         partial(fsio.sweep_staging, paths.root),  # a store that was never made
@@ -217,6 +222,12 @@ def _assemble(
     )
     regularly = partial(_each_in_turn, tasks.rotate_logs, partial(sources.watch, queue.add))
     return Life(engine, eyes, home, exits, checks, watcher, workers, sweeps, regularly, requests, timetable)
+
+
+def _timetable(clock: Clock) -> Timetable:
+    from reconciler.engine.timetable import Timetable  # only who stays pays for it
+
+    return Timetable(clock)
 
 
 def _workers(engine: Engine, lanes: Sequence[WorkQueue], clock: Clock) -> list[Workers]:
@@ -262,11 +273,6 @@ def _scrub(scrubber: Scrubber, store: ObjectStore, queue: Lanes) -> None:
     for obj in store.list(Kind.IMAGE) if wrong else ():
         if wrong & set(obj.record.get("blobs", ())):
             queue.add(obj.key)
-
-
-def operations() -> Mapping[str, Operation]:
-    """What commands may ask of the engine, by verb."""
-    return {}
 
 
 def _rung(pause: Callable[[float], object] | None, requests: Requests) -> Callable[[float], object] | None:

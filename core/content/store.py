@@ -132,8 +132,12 @@ class ContentStore:
             removed = [digest for digest in self.walk() if digest not in kept]
             for digest in removed:
                 self.discard(digest)
-            ingest.sweep(self._incoming)
+            self.sweep()
             return removed
+
+    def sweep(self) -> None:
+        """Remove what nobody is bringing in any more, and nobody came back for. Call it while `closed`."""
+        ingest.sweep(self._incoming)
 
 
 class Span:

@@ -55,6 +55,7 @@ COMMANDS: Final = {
     "history": Entry("history", "Which revisions were applied, and how it went."),
     "rollback": Entry("rollback", "Go back to an older revision of a source, and stay there."),
     "hold": Entry("hold", "Apply no new revision on this node for a while."),
+    "gc": Entry("collect", "Remove the blobs and snapshots that no object needs."),
     "doctor": Entry("doctor", "What this node can do, and what to install for the rest."),
     "graph": Entry("graph", "Who reads and writes what; or the objects around one."),
     "schema": Entry("schema", "The JSON Schema of a kind, for editors."),

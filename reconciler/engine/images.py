@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,11 +13,13 @@ from core import telemetry
 from core.clock import Clock
 from core.digest import Digest
 from core.errors import AgentError, Invalid, NotFound
-from core.snapshots.ports import SnapshotInUse, SnapshotKind
+from core.snapshots.ports import SnapshotInUse, Snapshotter
 from core.transfer import platform, reference
 from core.transfer.platform import Platform
 from core.transfer.ports import Descriptor, LayerState, PulledImage, Remote, Unpacker
 from reconciler.decide.freshness import answered, unanswered
+from reconciler.decide.marking import held_records, keep_of, keepers, needed
+from reconciler.engine.collecting import unneeded, why_not
 from reconciler.engine.observe import Eyes
 from reconciler.engine.remotes import Remotes
 from reconciler.model.actions import CheckImage, ForgetImage, PullImage, RemoveChain
@@ -25,7 +28,6 @@ from reconciler.model.kinds.secret import SecretSpec
 from reconciler.model.objects import Object, with_record
 from reconciler.store.functions import modify
 from reconciler.store.port import Event
-from reconciler.store.revisions import unread_sources
 
 _EVERY: Final = 0.25
 """Seconds between two tellings of how far a transfer is."""
@@ -180,8 +182,7 @@ class ImageHands:
 
     def _held(self, action: PullImage) -> Descriptor | None:
         """What the reference was resolved to, by this image or another, when all of it is held."""
-        for obj in self._eyes.store.list(Kind.IMAGE):
-            record = obj.record
+        for record in held_records(self._eyes.store.list()):
             same = (
                 record.get("wish", {}).get("ref") == action.ref
                 and record.get("wish", {}).get("platform") == action.platform
@@ -218,6 +219,9 @@ class ImageHands:
         return found
 
     def _remember(self, action: PullImage, image: PulledImage, told: Mapping[str, Any]) -> None:
+        before = self._eyes.store.get(action.key)
+        if before is not None and before.record.get("wish", {}).get("ref") != action.ref:
+            self._hand_over(action.key)
         size = sum(layer.size for layer in image.layers)
         telemetry.note(digest=str(image.target.digest), layers=len(image.layers), size=size)
         telemetry.note(fetched=image.bytes_fetched, host=image.pulled_from)
@@ -248,47 +252,50 @@ class ImageHands:
         modify(self._eyes.store, action.key, lambda obj: with_record(obj, record))
 
     def forget(self, action: ForgetImage) -> None:
-        """Remove the blobs that no other image needs. Raises `Busy` while a transfer is under way.
+        """Remove the blobs that nothing else needs: all of them, as a pull that was killed may have left some.
 
-        Nothing goes while a Source is unread that a lost store knew: what it wants is not known. A collection does it.
+        Its own only, where the store may not know all that is needed. Raises `Busy` while a transfer is under way.
         """
-        if unread_sources(self._eyes.store):
-            return
+        self._hand_over(action.key)
+        content = self._eyes.node.content
 
         def keep() -> set[Digest]:
-            others = (obj for obj in self._eyes.store.list(Kind.IMAGE) if _stays(obj, action.key))
-            return {Digest.parse(blob) for obj in others for blob in obj.record.get("blobs", ())}
+            objects = self._eyes.store.list()
+            stay = {Digest.parse(blob) for blob in needed(objects, action.key).blobs}
+            if self._forgetful():
+                own = (obj.record.get("blobs", ()) for obj in objects if obj.key == action.key)
+                stay |= set(content.walk()) - {Digest.parse(blob) for blobs in own for blob in blobs}
+            return stay
 
-        self._eyes.node.content.collect(keep)
+        content.collect(keep)
 
     def remove_chain(self, action: RemoveChain) -> None:
-        """Remove the committed snapshots that no other image and no other Snapshot needs, topmost first.
+        """Remove the committed snapshots that nothing else needs, topmost first: all of them, as `forget` does.
 
-        Not only those below the chain: a pull or a removal that was killed may have left some that nothing names any
-        more. Raises `Busy` while a transfer is under way. Waits for unread Sources as `forget` does.
+        Where the store may not know all that is needed: the chain itself, and what it rests on. Raises `Busy`.
         """
-        if unread_sources(self._eyes.store):
-            return
+        if action.key.kind is Kind.IMAGE:
+            self._hand_over(action.key)
         snapshotter = self._eyes.node.snapshotters[action.driver]
         with self._eyes.node.content.closed():
-            lines = [info for info in snapshotter.walk() if info.kind is SnapshotKind.COMMITTED]
-            parents = {info.key: info.parent for info in lines}
-            needed = self._needed(action, parents)
-            for info in reversed(lines):
-                if info.key not in needed:
-                    with contextlib.suppress(SnapshotInUse):  # a container's root rests on it
-                        snapshotter.remove(info.key)
+            going = unneeded(snapshotter, action.driver, needed(self._eyes.store.list(), action.key))
+            if self._forgetful():
+                going = [chain for chain in going if chain in _lineage(snapshotter, action.chain)]
+            for chain in going:
+                with contextlib.suppress(SnapshotInUse):  # a container's root came to rest on it meanwhile
+                    snapshotter.remove(chain)
 
-    def _needed(self, action: RemoveChain, parents: Mapping[str, str | None]) -> set[str]:
-        images = (obj.record for obj in self._eyes.store.list(Kind.IMAGE) if _stays(obj, action.key))
-        named = (obj.spec for obj in self._eyes.store.list(Kind.SNAPSHOT) if _stays(obj, action.key))
-        needed: set[str] = set()
-        for found in (*images, *named):
-            chain = found.get("chain") if found.get("driver") == action.driver else None
-            while chain is not None and chain not in needed:
-                needed.add(chain)
-                chain = parents.get(chain)
-        return needed
+    def _hand_over(self, key: Key) -> None:
+        """Let the Revisions that name an image keep what it is now: one may go back to them with no network."""
+        image = self._eyes.store.get(key)
+        if image is None or not image.record.get("blobs") or not self._eyes.held(image.record):
+            return
+        for revision in keepers(self._eyes.store.list(Kind.REVISION), image.record):
+            with contextlib.suppress(NotFound):  # the revision is not kept any more
+                modify(self._eyes.store, revision.key, partial(_keeping, keep_of(image.record)))
+
+    def _forgetful(self) -> bool:
+        return bool(why_not(self._eyes.store, self._clock.wall()))
 
 
 def _as_json(descriptor: Descriptor) -> dict[str, Any]:
@@ -296,6 +303,16 @@ def _as_json(descriptor: Descriptor) -> dict[str, Any]:
     return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
 
 
-def _stays(obj: Object, going: Key) -> bool:
-    """Whether it needs what it names: two that go side by side must not each leave what they share to the other."""
-    return obj.key != going and obj.deleted is None
+def _keeping(kept: Mapping[str, Any], revision: Object) -> Object:
+    return with_record(revision, {"keeps": [*revision.record.get("keeps", ()), kept]})
+
+
+def _lineage(snapshotter: Snapshotter, chain: str) -> set[str]:
+    """The chain, and all that it rests on."""
+    parents = {info.key: info.parent for info in snapshotter.walk()}
+    found: set[str] = set()
+    name: str | None = chain
+    while name is not None:
+        found.add(name)
+        name = parents.get(name)
+    return found

@@ -227,7 +227,8 @@ def stage(registry: Registry, runtime: str = "runc", *, agent: bool = True) -> I
             assert done.returncode == 0, done.stdout + done.stderr
         made.store.close()
         made.node.stop()
-        assert leftovers.settle(place, SETTLE) == []
+        left = leftovers.settle(place, SETTLE)
+        assert left == [], left
     finally:
         leftovers.clean(place)
 
