@@ -7,7 +7,6 @@ Rules of this file: only the making of a socket happens inside the namespace, in
 from __future__ import annotations
 
 import errno
-import http.client
 import os
 import socket
 from typing import Final
@@ -61,6 +60,8 @@ def _made_in(netns: str, family: int) -> socket.socket:
 
 def get(netns: str, port: int, path: str, timeout: float) -> int:
     """The status of `GET path`; redirects are not followed. Raises as `connect`, and `Failed` for what is no HTTP."""
+    import http.client  # needed only where somebody asks so
+
     line = http.client.HTTPConnection("localhost", port, timeout=timeout)
     line.sock = connect(netns, port, timeout)
     try:

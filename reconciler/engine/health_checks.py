@@ -10,9 +10,8 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from core.clock import Clock
 from core.errors import AgentError, Failed, NotFound
@@ -21,6 +20,9 @@ from core.runtime.table import RuntimeTable
 from reconciler.decide.health import ProbeSeen
 from reconciler.model.identity import Key
 from reconciler.model.kinds.probes import Probe
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 Ask = Callable[[str, Probe], None]
 """Asks a task once; raises `AgentError` when the answer is no, or none comes in time."""
@@ -83,6 +85,8 @@ class HealthChecks:
     def _put(self, watch: _Watch, when: float) -> None:
         heapq.heappush(self._due, (when, next(self._count), watch))
         if self._thread is None and not self._stopping:
+            from concurrent.futures import ThreadPoolExecutor  # only who asks pays for it
+
             self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="probe")
             self._thread = threading.Thread(target=self._run, name="health", daemon=True)
             self._thread.start()

@@ -11,7 +11,6 @@ import contextlib
 import os
 import shlex
 import socket
-import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -225,6 +224,8 @@ def _file(folder: Path, name: str, content: bytes | Path | None) -> Path | None:
 def certificate_fault(address: GitAddress, ca: bytes | Path | None) -> int:
     """Look at the server's certificate ourselves, since git's library does not say what is wrong with it: OpenSSL's
     code (X509_V_ERR_*); 0: nothing, or it cannot be told. Sends nothing but a handshake."""
+    import ssl  # needed by few runs
+
     host = address.host.strip("[]")
     try:
         context = ssl.create_default_context(
