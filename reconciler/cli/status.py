@@ -64,6 +64,7 @@ def look(node: Node) -> Picture:
     objects = store.list() if store is not None else ()
     asked_for = [obj for obj in objects if obj.kind is not Kind.NODE]  # the node is what the screen is about
     notices = [notice for obj in objects if obj.kind is Kind.NODE for notice in notices_of(obj)]
+    notices += asked_here(objects, node.clock.wall())
     return Picture(str(node.paths.root), engine_of(node), asked_for, notices)
 
 
@@ -72,6 +73,19 @@ def notices_of(node: Object) -> list[tuple[str, str]]:
     usual = ("Ready", "Reconciling", "Stalled")
     found = (one for one in node.status.get("conditions", ()) if one["status"] == "True" and one["type"] not in usual)
     return [(str(one["type"]), str(one["message"])) for one in found]
+
+
+def asked_here(objects: Sequence[Object], now: float) -> Iterator[tuple[str, str]]:
+    """What a person at the node asked of it and of its sources, and for how long: a hold, a suspension, a rollback."""
+    words = {"hold": "Held", "suspend": "Suspended", "rollback": "RolledBack"}
+    for obj in objects:
+        for word in words if obj.kind in (Kind.NODE, Kind.SOURCE) else ():
+            asked = obj.local.get(word)
+            until = asked.get("until") if asked else None
+            if asked and (until is None or until > now):
+                what = asked.get("name") or ("no new revision is applied" if word == "hold" else "not fetched")
+                parts = [f"{obj.key}: {what}", f"for {age(until - now)} more" if until is not None else ""]
+                yield words[word], ", ".join(filter(None, [*parts, asked.get("reason")]))
 
 
 def engine_of(node: Node) -> str:
@@ -102,6 +116,11 @@ def screen(picture: Picture) -> Iterator[str]:
     yield f"Engine  {picture.engine or NOBODY}"
     for type_, text in picture.notices:
         yield paint(f"{type_}: {text}", "yellow")
+    for obj in picture.objects:
+        if obj.kind is Kind.SOURCE:
+            counts = obj.status.get("objects", {"ready": 0, "total": 0})
+            revision = str(obj.status.get("observedRevision", ""))[:19] or "nothing applied"
+            yield f"Source  {obj.name} at {revision}, {counts['ready']}/{counts['total']} ready: {state(obj)}"
     if not picture.objects:
         yield "Objects none"
         return

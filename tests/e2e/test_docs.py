@@ -17,6 +17,8 @@ from core.runtime.ports import TASK_MOVES
 from reconciler.cli.main import COMMANDS
 from reconciler.model import actions
 from reconciler.model.kinds.later import LATER_FIELDS
+from reconciler.sources.loading import load
+from reconciler.sources.substitution import Variables
 from tests import leftovers
 from tests.conftest import Node
 
@@ -50,6 +52,14 @@ def test_every_example_is_a_manifest_that_apply_takes(page: str, number: int, bl
     done = node.cli("apply", "--dry-run", "-f", tmp_path / "example.yaml")
     assert done.returncode == 0, done.stderr
     assert f"{block.count('apiVersion:')} create" in done.stdout
+
+
+def test_every_source_in_the_documentation_is_a_valid_one(tmp_path: Path) -> None:
+    found = [block for block in blocks(DOCS / "sources.md", "yaml") if "apiVersion" in block]
+    for number, block in enumerate(found):
+        (tmp_path / f"{number}.yaml").write_text(block)
+        assert load([str(tmp_path / f"{number}.yaml")], Variables("node")).faults == ()
+    assert len(found) > 1
 
 
 def test_the_demos_manifests_are_taken(tmp_path: Path) -> None:
