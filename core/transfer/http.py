@@ -127,6 +127,7 @@ class Http:
         self._plain = frozenset(ways.plain) | ({endpoint.host} if endpoint.base.startswith("http:") else frozenset())
         self._managers: dict[tuple[bool, Proxy | None], urllib3.PoolManager] = {}
         self._manners = ways.manners or Manners(clock)
+        self._waited_for: dict[Reply, str] = {}
 
     @property
     def plain(self) -> frozenset[str]:
@@ -135,6 +136,8 @@ class Http:
 
     def close(self) -> None:
         """Give back all connections."""
+        for reply in list(self._waited_for):
+            self.end(reply)
         for manager in list(self._managers.values()):
             manager.clear()
 
@@ -146,7 +149,9 @@ class Http:
         headers = {"User-Agent": "reconciler", "Accept-Encoding": "identity", **headers}
         headers |= self._endpoint.headers if own else {}
         name = f"{host}:{port}"
-        with self._manners.turn(name):
+        with contextlib.ExitStack() as turn:
+            self._manners.enter(name)
+            turn.callback(self._manners.leave, name)
             try:
                 reply = self._manager(own=own, proxy=proxy).urlopen(
                     *(method, url),
@@ -162,8 +167,24 @@ class Http:
             except AgentError:
                 self._manners.failed(name)
                 raise
-        self._judge(reply, name, proxy)
+            if method == "GET" and reply.status in (200, 206):  # a header alone is no answer: its bytes are
+                turn.pop_all()
+                self._waited_for[reply] = name
+            else:
+                self._judge(reply, name, proxy)
         return reply
+
+    def came(self, reply: Reply) -> None:
+        """The first bytes of a body are here, or its end: the host answers."""
+        if (name := self._waited_for.pop(reply, None)) is not None:
+            self._manners.answered(name)
+            self._manners.leave(name)
+
+    def end(self, reply: Reply) -> None:
+        """Nobody reads on: its connection is given back or closed."""
+        if (name := self._waited_for.pop(reply, None)) is not None:
+            self._manners.leave(name)
+        reply.close()
 
     def broke_off(self, url: str) -> None:
         """A reply's body brought next to nothing: the host counts as failing."""

@@ -44,15 +44,23 @@ class Manners:
 
     @contextlib.contextmanager
     def turn(self, host: str) -> Iterator[None]:
-        """The right to send one request to `host` and wait for its answer; raises `Unavailable` when it is not now."""
-        deadline = self._clock.monotonic() + _MOST_WAIT
-        while (pause := self._enter(host, deadline)) > 0:
-            self._clock.sleep(pause)
+        """`enter` and `leave` around a block."""
+        self.enter(host)
         try:
             yield
         finally:
-            with self._lock:
-                self._hosts[host].waiting -= 1
+            self.leave(host)
+
+    def enter(self, host: str) -> None:
+        """Take the right to send one request to `host` and wait for what it gives; raises `Unavailable`: not now."""
+        deadline = self._clock.monotonic() + _MOST_WAIT
+        while (pause := self._enter(host, deadline)) > 0:
+            self._clock.sleep(pause)
+
+    def leave(self, host: str) -> None:
+        """Give it back: it gave something, or will not."""
+        with self._lock:
+            self._hosts[host].waiting -= 1
 
     def answered(self, host: str) -> None:
         """It answers as it should."""

@@ -165,7 +165,7 @@ class Registry:
                     return
                 self._small(reply, _MAX_ERROR_BODY)
             finally:
-                reply.close()
+                self._http.end(reply)
             url, same = auth.next_hop(url, reply.headers.get("Location", ""), self._http.plain)
             with_login = with_login and same
         raise Invalid(f"{self.image}: the registry redirects more than {auth.MAX_REDIRECTS} times")
@@ -194,7 +194,7 @@ class Registry:
             case unknown:
                 assert_never(unknown)
         self._small(reply, _MAX_ERROR_BODY)
-        reply.close()
+        self._http.end(reply)
         self._authorization = sent
         return self._http.send(method, url, {**headers, "Authorization": sent})
 
@@ -207,7 +207,7 @@ class Registry:
             self._need(reply, f"the login for {self.image}")
             return auth.parse_token(self._small(reply, auth.MAX_TOKEN))
         finally:
-            reply.close()
+            self._http.end(reply)
 
     def _small(self, reply: Reply, limit: int) -> bytes:
         """At most `limit` bytes of a body that must be here within the patience."""
@@ -228,6 +228,7 @@ class Registry:
                 if most - limit < WORTH:
                     self._http.broke_off(self._base)
                 raise self._http.fault(error, self._base) from error
+            self._http.came(reply)
             if not chunk:
                 return
             limit -= len(chunk)

@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from core.errors import AgentError
 from core.process import Launcher
 from core.transfer import manifests, platform, reference
 from core.transfer.manners import CROWD
+from core.transfer.ports import Descriptor
 from core.transfer.pull import pull
 from reconciler.engine.remotes import Remotes, TransferSettings
 from tests.fakes.hostile_http import HostileServer, Reply, Request
@@ -62,19 +64,30 @@ def test_a_registry_that_fails_is_asked_once_a_second_at_most_however_many_image
     assert all(after - before >= 0.95 for before, after in itertools.pairwise(later))
 
 
-def test_a_registry_that_never_answers_holds_up_a_few_threads_and_not_all() -> None:
+@pytest.mark.parametrize("header", [False, True], ids=["at-all", "with-a-byte"])
+def test_a_registry_that_never_answers_holds_up_a_few_threads_and_not_all(header: bool) -> None:
     held, errors, source = threading.Event(), [], remotes()  # type: ignore[var-annotated]  # errors of its own class
+
+    def silent() -> Iterator[bytes]:
+        held.wait(25)
+        yield b"a layer"
 
     class Silent(HostileServer):
         def reply_to(self, request: Request) -> Reply | None:
+            if header:
+                return Reply(200, {"Content-Length": "7"}, silent)
             held.wait(25)
             return None
 
+    def fetch(number: int) -> None:
+        try:
+            with source.open(reference.parse(f"{server.host}/app{number}:1"), {}) as remote:
+                list(remote.blob(Descriptor("x", Digest.of(b"a layer"), 7)))
+        except AgentError as error:
+            errors.append(error)
+
     with Silent() as server:
-        threads = [
-            threading.Thread(target=try_to_resolve, args=(source, server.host, f"app{number}", errors), daemon=True)
-            for number in range(THREADS)
-        ]
+        threads = [threading.Thread(target=fetch, args=(number,), daemon=True) for number in range(THREADS)]
         for thread in threads:
             thread.start()
         deadline = time.monotonic() + 10
