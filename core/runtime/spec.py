@@ -22,6 +22,8 @@ from core.runtime.node import Device, Node
 
 OCI_VERSION: Final = "1.0.2"
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+INIT: Final = "/dev/init"
+"""Where a task finds its init: in a folder that is always there and never the image's."""
 PIDS_DEFAULT: Final = 4096
 CPU_PERIOD: Final = 100_000
 DEFAULT_CAPABILITIES: Final = frozenset(
@@ -117,6 +119,8 @@ class Wanted:
     hostname: str = ""
     rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     oom_score_adj: int = 0
+    init: str = ""
+    """The host's path of a static init that is to be the first process and to start the command; "": none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,7 @@ def _process(wanted: Wanted, capabilities: list[str], node: Node, notes: list[st
     return {
         "terminal": wanted.terminal,
         "user": oci_user(user.uid, user.gid, user.groups),
-        "args": list(wanted.args),
+        "args": [INIT, "--", *wanted.args] if wanted.init else list(wanted.args),
         "env": env,
         "cwd": _cwd(wanted.cwd),
         "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
@@ -263,6 +267,8 @@ def _mounts(wanted: Wanted) -> list[dict[str, Any]]:
         # A file that is the host's own is only looked at; the sandbox's own files may be changed from inside.
         access = "ro" if path == source else "rw"
         by_path[path] = _mount(path, "bind", source, "rbind", "rprivate", access, "nosuid", "nodev")
+    if wanted.init:
+        by_path[INIT] = _mount(INIT, "bind", wanted.init, "bind", "rprivate", "ro", "nosuid", "nodev")
     for mount in wanted.mounts:
         path = _inside(mount.path, "mount path")
         if path == "/" or any(_is_below(path, folder) for folder in ("/proc", "/sys")) or path == "/dev":

@@ -22,6 +22,7 @@ from reconciler.model.identity import Key, Kind
 from reconciler.model.kinds.container import ContainerSpec
 from reconciler.model.objects import Object
 from reconciler.model.outcome import Fault
+from reconciler.store.functions import used_attempts
 
 
 class ContainerController:
@@ -62,6 +63,7 @@ class ContainerController:
             probes=self._probes(obj, tasks),
             owned=self._owned_by(obj.key),
             default_runtime=self._eyes.node.default_runtime,
+            used=0 if obj.record else used_attempts(self._eyes.store, obj.name),
             fault=fault,
             has_logs=obj.deleted is not None and self._eyes.has_logs(obj.name),
         )

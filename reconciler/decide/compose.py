@@ -27,6 +27,7 @@ class Places:
     secrets: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[int, str] = field(default_factory=dict)
     anonymous: Mapping[str, str] = field(default_factory=dict)
+    init: str = ""
 
 
 def command(spec: ContainerSpec, config: ImageConfig) -> list[str]:
@@ -134,4 +135,5 @@ def wanted_task(
         namespaces=sandbox.namespaces,
         files=sandbox.files,
         terminal=spec.tty,
+        init=places.init,
     )

@@ -73,7 +73,7 @@ def plan_container(facts: ContainerFacts, spec: ContainerSpec, now: Now) -> Plan
         return Plan((Remember(facts.obj.key, known, "Adopted", "a task that the store did not remember"),))
     if facts.obj.manager == ORPHAN:
         return Plan((), (_ORPHANED,))
-    highest = max((task.attempt for task in facts.tasks), default=0)
+    highest = max((facts.used, *(task.attempt for task in facts.tasks)))
     if highest > memory.attempt:  # the store is older than the node: no number is used again
         return Plan((Remember(facts.obj.key, {"attempt": highest}),))
     if owned := tuple(ensure_owned(facts)):

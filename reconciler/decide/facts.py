@@ -106,6 +106,8 @@ class ContainerFacts:
     """The objects that name this container among their owners."""
     default_runtime: str = "runc"
     """Of its private sandbox, when it names none."""
+    used: int = 0
+    """The highest number of an attempt of an earlier container of this name; looked up while nothing is recorded."""
     fault: Fault | None = None
     has_logs: bool = False
 

@@ -51,7 +51,7 @@ from reconciler.model.identity import FINALIZERS, Key
 from reconciler.model.kinds.sandbox import SandboxSpec
 from reconciler.model.objects import with_local, with_record, without_finalizer
 from reconciler.store.applied import keep_applied
-from reconciler.store.functions import create_owned, disown, existing, modify, vanish
+from reconciler.store.functions import create_owned, disown, existing, keep_attempts, modify, vanish
 from reconciler.store.port import Event
 
 
@@ -155,6 +155,7 @@ class NodeHands:
             case Disown(key, owner):
                 disown(store, owner, key, self._clock.wall())
             case Release(key):
+                keep_attempts(store, existing(store, key))
                 released = modify(store, key, lambda obj: without_finalizer(obj, FINALIZERS[key.kind]))
                 vanish(store, released, self._clock.wall())
                 keep_applied(self._root, store, [key])

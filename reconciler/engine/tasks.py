@@ -18,6 +18,7 @@ from core import fsio, mounts
 from core.clock import Clock
 from core.errors import NotFound, Unavailable
 from core.mounts import MountSpec
+from core.process import find
 from core.runtime import logs, rootfs
 from core.runtime.node import Node as NodeLimits
 from core.runtime.ports import NewTask, SandboxPhase, SandboxState, TaskPhase
@@ -165,7 +166,8 @@ class TaskHands:
                 _check_bind(mount.bind.source, create=mount.bind.create)
         anonymous = {path: str(self._on_disk / id / f"volume-{n}") for n, path in enumerate(config.volumes)}
         volumes = {name: str(self._eyes.node.volumes / name) for name in _volume_names(spec)}
-        return compose.Places(volumes, held, files, anonymous)
+        init = find("catatonit") if spec.init else ""
+        return compose.Places(volumes, held, files, anonymous, init)
 
     def _fill(self, spec: ContainerSpec, places: compose.Places, root: tuple[MountSpec, ...]) -> None:
         """Give volumes that are empty what the image has at their path."""

@@ -293,3 +293,19 @@ def sweep(store: ObjectStore, now: float) -> None:
     for obj in store.list():
         if may_vanish(obj):
             vanish(store, obj, now)
+
+
+def used_attempts(store: ObjectStore, name: str) -> int:
+    """The highest number that an attempt of a container of that name had before it was deleted; 0: none."""
+    found = store.meta(f"{_ATTEMPTS}{name}")
+    return int(found) if found is not None and found.isdigit() else 0
+
+
+def keep_attempts(store: ObjectStore, obj: Object) -> None:
+    """Remember the number of a container that goes: an id is never used again, by no container of its name either."""
+    number = max(int(obj.record.get("attempt", 0)), used_attempts(store, obj.name))
+    if obj.kind is Kind.CONTAINER and number:
+        store.set_meta(f"{_ATTEMPTS}{obj.name}", str(number))
+
+
+_ATTEMPTS: Final = "attempts/"

@@ -171,6 +171,7 @@ class SimHands:
                 functions.disown(self.store, owner, key, self.clock.wall())
             case do.Release(key):
                 name = FINALIZERS[key.kind]
+                functions.keep_attempts(self.store, functions.existing(self.store, key))
                 released = functions.modify(self.store, key, lambda obj: without_finalizer(obj, name))
                 self._boundary()
                 functions.vanish(self.store, released, self.clock.wall())

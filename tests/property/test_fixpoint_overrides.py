@@ -163,3 +163,13 @@ def test_a_stop_holds_through_any_story_that_asks_for_no_start(spec: dict[str, A
     assert obj is not None
     if not world.is_stalled(WEB):
         assert not world.node.live("web")
+
+
+def test_a_container_made_again_under_its_name_goes_on_counting() -> None:
+    world = started()
+    world.delete(WEB)
+    world.settle(LOOKS)
+    assert world.store.get(WEB) is None
+    world.apply(Kind.CONTAINER, "web", {"image": REFS[0], "network": {"mode": "none"}})
+    world.settle(LOOKS)
+    assert (attempt(world), running(world)) == (2, True)

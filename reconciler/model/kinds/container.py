@@ -153,7 +153,7 @@ class ContainerSpec(Spec):
     depends_on: Listed[Dependency] = Field((), alias="dependsOn")
     stop: Stop = Stop.model_construct()
     log: Log = Log.model_construct()
-    init: FalseSoFar = False
+    init: bool = False
 
     @property
     def image_is_reference(self) -> bool:

@@ -40,7 +40,6 @@ LATER_VALUES: Final[Mapping[Kind, Mapping[str, Callable[[object], bool]]]] = {
     Kind.CONTAINER: {
         "security.privileged": _among(True),
         "security.seccomp": _a_path,
-        "init": _among(True),
     },
     Kind.VOLUME: {},
     Kind.SECRET: {},

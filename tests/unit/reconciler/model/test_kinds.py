@@ -171,7 +171,6 @@ LATER: list[tuple[Kind, dict[str, Any], str]] = [
     (Kind.SANDBOX, {"userNamespace": {"mode": "auto"}}, "spec.userNamespace.mode"),
     (Kind.SANDBOX, {"vm": {"cpus": 1}}, "spec.vm"),
     (Kind.CONTAINER, {"mounts": [{"path": "/x", "image": "other"}]}, "spec.mounts[0].image"),
-    (Kind.CONTAINER, {"init": True}, "spec.init"),
     (Kind.CONTAINER, {"security": {"privileged": True}}, "spec.security.privileged"),
     (Kind.CONTAINER, {"security": {"devices": []}}, "spec.security.devices"),
     (Kind.CONTAINER, {"security": {"seccomp": "/etc/profile.json"}}, "spec.security.seccomp"),
