@@ -12,11 +12,10 @@ from reconciler.sources.substitution import Variables
 
 HEAD = "apiVersion: reconciler/v1\nkind: Volume\nmetadata: {name: v}\n"
 WEB = (
-    "apiVersion: reconciler/v1\nkind: Container\nmetadata: {name: web}\nspec:\n  image: web\n  network: {mode: none}\n"
+    HEAD.replace("Volume", "Container").replace("name: v", "name: web")
+    + "spec:\n  image: web\n  network: {mode: none}\n"
 )
-LAUGHS = "a: &a [x, x]\n" + "".join(
-    f"{chr(98 + i)}: &{chr(98 + i)} [*{chr(97 + i)}, *{chr(97 + i)}]\n" for i in range(24)
-)
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 30))
 ATTACKS: dict[str, tuple[str | bytes, str]] = {
     "billion laughs": (LAUGHS, "bad.yaml:1:"),
     "a python object": (HEAD + "spec: !!python/object/apply:os.system [touch /tmp/pwn]\n", "bad.yaml:4:7"),
