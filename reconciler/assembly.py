@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import resource
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -88,6 +89,8 @@ SNAPSHOTTERS: Final[Mapping[str, Callable[[Path, Clock, Launcher], FolderSnapsho
 }
 WORKERS: Final = (4, 16)
 """Threads for what takes moments, and for what may take minutes (pulling an image)."""
+FEW_FILES: Final = 256
+"""With a lower limit of open files there is one of each: a thread has up to nine for its connections."""
 
 
 SCRUB_SECONDS: Final = 20.0
@@ -234,7 +237,7 @@ def _workers(engine: Engine, lanes: Sequence[WorkQueue], clock: Clock) -> list[W
     backoff = Backoff(clock, random.random)
     return [
         Workers(lane, engine.work, engine.failed, backoff, clock, count)
-        for lane, count in zip(lanes, WORKERS, strict=True)
+        for lane, count in zip(lanes, _worker_counts(), strict=True)
     ]
 
 
@@ -265,6 +268,10 @@ def _login_of(store: ObjectStore, name: str | None) -> Mapping[str, bytes] | Non
     if secret is None or secret.deleted is not None:
         raise NotFound(f"secret/{name} is not there", advice=f"Apply a Secret named {name}; it is then tried at once.")
     return SecretSpec.model_validate(secret.spec).contents()
+
+
+def _worker_counts() -> tuple[int, int]:
+    return WORKERS if resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= FEW_FILES else (1, 1)
 
 
 def _scrub(scrubber: Scrubber, store: ObjectStore, queue: Lanes) -> None:

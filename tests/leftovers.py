@@ -93,8 +93,9 @@ def all_mounts() -> list[Mount]:
 
 
 def mounts(place: Place) -> Iterator[Mount]:
-    """Mounts in the node's folder, pinned namespaces among them."""
-    return (mount for mount in all_mounts() if place.holds(mount.target))
+    """Mounts in the node's folder, pinned namespaces among them; not root itself, which a test may have put there."""
+    root = os.path.realpath(place.root)
+    return (mount for mount in all_mounts() if place.holds(mount.target) and mount.target != root)
 
 
 def cgroups(place: Place) -> Iterator[Path]:

@@ -235,6 +235,8 @@ class Engine:
         # Wrong bytes are fetched once more; then it is for a person, or for the other side, to mend them.
         hopeless = error.retry is Retry.NEVER or (error.category is Category.CORRUPT and failures > 1)
         pause = LOOK_AGAIN if hopeless else delay(failures, jitter=random.random())
+        if error.category is Category.NO_SPACE:
+            pause = min(pause, _SPACE_SECONDS)  # nobody tells us when there is room again
         pause = max(pause, error.seconds)
         if error.retry is Retry.NOW and failures < _CONFLICTS:
             pause = 0.0
@@ -285,6 +287,7 @@ class Engine:
 
 
 _CONFLICTS: Final = 5
+_SPACE_SECONDS: Final = 20.0
 _SOON: Final = 0.5
 
 

@@ -70,14 +70,14 @@ class Life:
         for key in take_in(self.eyes):
             _log.warning("%s runs and no store knew of it: taken in as an orphan", key)
         self.engine.resync()
-        for lane in self.workers:
-            lane.start()
         if self.watcher is not None:
             self.watcher.start()
         if self.timetable is not None:
             self.timetable.every("resync", RESYNC_SECONDS, 0.1, self.resync)
             self.timetable.every("logs", LOGS_SECONDS, 0.1, self.rotate)
             self.timetable.start()
+        for lane in self.workers:  # last: where threads are scarce these do with fewer, and the others do not
+            lane.start()
 
     def resync(self) -> None:
         """List what is here and look at everything once more."""

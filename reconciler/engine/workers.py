@@ -41,9 +41,16 @@ class Workers:
         self._threads = [threading.Thread(target=self._run, name=f"worker-{n}", daemon=True) for n in range(count)]
 
     def start(self) -> None:
-        """Start the threads; once."""
-        for thread in self._threads:
-            thread.start()
+        """Start the threads; once. Where a limit does not give all of them, fewer do the work: one at least."""
+        for number, thread in enumerate(self._threads):
+            try:
+                thread.start()
+            except RuntimeError as error:  # Python's word for EAGAIN and ENOMEM
+                if number == 0:
+                    raise
+                _log.warning("%d of %d workers: %s", number, len(self._threads), error)
+                self._threads = self._threads[:number]
+                return
 
     @property
     def finished(self) -> float:

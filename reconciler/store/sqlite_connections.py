@@ -53,6 +53,8 @@ def make_store(path: Path) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             migrate(connection)
+        except sqlite3.Error as error:
+            raise in_our_words(error) from error
         finally:
             connection.close()
         try:

@@ -1,0 +1,181 @@
+"""docs/promises.md: what holds, by which test, with the figures that the tests printed.
+
+scripts/promises FOLDER    take the figures of a run (`pytest --figures FOLDER`), keep them, write the page
+scripts/promises           write the page anew from the figures that are kept (docs/promises.json)
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+TOP: Final = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TOP))
+
+from tests.figures import read, shown  # noqa: E402 - the folder of the project comes first
+
+PAGE: Final = TOP / "docs" / "promises.md"
+KEPT: Final = TOP / "docs" / "promises.json"
+Kept = Mapping[str, Mapping[str, Sequence[object]]]
+
+
+@dataclass(frozen=True)
+class Promise:
+    """One row: what is promised, and the tests (`path::function`) that prove it; none: it does not hold yet."""
+
+    title: str
+    text: str
+    tests: tuple[str, ...] = ()
+    lacks: str = ""
+    """What is missing for the whole of it; empty: nothing that we know of."""
+
+
+STORE: Final = "tests/unit/reconciler/store/test_sqlite.py"
+RECOVERY: Final = "tests/unit/reconciler/store/test_recovery.py"
+MENDING: Final = "tests/conformance/test_snapshotter_mending.py"
+LOCK: Final = "tests/unit/reconciler/engine/test_lock.py"
+LOSSES: Final = "tests/crash/test_losses.py"
+NODE: Final = "tests/crash/test_faults_node.py"
+DISK: Final = "tests/crash/test_faults_disk.py"
+CRASH: Final = "tests/crash/test_crash.py"
+SURVIVAL: Final = "tests/e2e/test_survival.py"
+
+PROMISES: Final = (
+    Promise(
+        "Crash-safe",
+        "killed anywhere, the next run brings the node to what it should be",
+        (
+            f"{CRASH}::test_killed_at_a_step_of_an_apply_the_next_apply_converges",
+            f"{CRASH}::test_after_each_of_20_rounds_of_killing_the_node_is_what_it_should_be",
+            "tests/soak/test_crash_soak.py::test_killed_at_every_step_of_an_apply_the_next_one_converges",
+        ),
+    ),
+    Promise(
+        "Durable",
+        "what was acknowledged is stored; a write that failed is no acknowledgement, and nothing is believed after it "
+        "that was not written again",
+        (f"{STORE}::test_a_write_that_fails_is_no_acknowledgement_and_the_store_goes_on_afterwards",),
+        "power-cut images",
+    ),
+    Promise(
+        "Starts always",
+        "any single file of root deleted, cut or scrambled: ready within 10 s, says what was lost, gets it back, under "
+        "the same processes",
+        (
+            f"{LOSSES}::test_any_single_file_of_root_may_be_lost_and_comes_back",
+            f"{RECOVERY}::test_a_damaged_file_never_gives_an_object_that_was_not_written",
+            f"{MENDING}::test_a_lost_or_damaged_ledger_is_known_again_from_the_folders",
+            "tests/soak/test_losses_soak.py::test_every_file_of_root_may_be_lost_in_every_way",
+        ),
+        "a single file inside an unpacked image is not noticed",
+    ),
+    Promise(
+        "Rot is found",
+        "every blob is read again slowly; one that is wrong is fetched again by its digest",
+        (f"{LOSSES}::test_a_blob_that_rots_is_found_and_fetched_again_while_the_agent_runs",),
+        "files of unpacked images",
+    ),
+    Promise(
+        "Exactly-once start",
+        "each attempt is started once, whatever was killed, stopped or started twice",
+        (
+            f"{CRASH}::test_after_each_of_20_rounds_of_killing_the_node_is_what_it_should_be",
+            f"{NODE}::test_fault_26_an_agent_that_was_stopped_for_a_while_starts_nothing_twice",
+        ),
+    ),
+    Promise(
+        "Live restore",
+        "stopping, killing and starting the agent restarts no container",
+        (f"{SURVIVAL}::test_a_container_survives_kills_and_stops_of_the_agent_and_its_exit_is_known_afterwards",),
+        "the time for 100 containers",
+    ),
+    Promise(
+        "One writer",
+        "a second agent ends within 2 s and changes nothing, also with another --state",
+        (
+            f"{NODE}::test_fault_24_a_second_agent_ends_at_once_whatever_state_it_was_given",
+            f"{LOCK}::test_two_engines_of_one_root_exclude_each_other_whatever_their_state",
+        ),
+    ),
+    Promise(
+        "Full disks are got over",
+        "no space, no inodes: told as DiskPressure, nothing half-made stays, it goes on alone when there is room",
+        (
+            f"{DISK}::test_fault_08_a_full_disk_is_told_leaves_nothing_half_made_and_is_got_over_alone",
+            f"{DISK}::test_fault_08_disk_pressure_is_a_condition_of_the_node_while_it_lasts",
+        ),
+        "each single write and sync refused; quotas; a root that becomes read-only",
+    ),
+    Promise(
+        "Clocks may jump",
+        "ten years either way, an hour back, 1971: no restart, nothing expires",
+        (f"{NODE}::test_fault_13_an_agent_under_another_clock_restarts_and_expires_nothing",),
+    ),
+    Promise(
+        "No orphan, no leak",
+        "nothing is left after a delete; making and deleting costs neither descriptors nor threads nor memory",
+        (
+            f"{NODE}::test_fault_25_making_and_deleting_leaks_nothing",
+            f"{NODE}::test_fault_21_a_root_that_an_admin_unmounted_or_keeps_busy_leaves_no_mount_behind",
+        ),
+    ),
+    Promise(
+        "Works offline",
+        "after a reboot without network and registry everything runs again",
+        (f"{SURVIVAL}::test_after_a_reboot_without_a_registry_everything_runs_again",),
+    ),
+    Promise(
+        "Verified",
+        "no byte of a blob is used before its digest, size and diff id match",
+        ("tests/unit/core/content/test_store.py::test_a_blob_is_there_once_it_is_published_and_not_before",),
+    ),
+    Promise("Durable images", "no committed snapshot differs after a power cut", (), "power-cut images"),
+    Promise("GC safe", "nothing that is needed is removed over 10,000 random interleavings", (), "the model test"),
+    Promise("Never signals strangers", "no signal to a pid that was used again", (), "the test with pid_max=301"),
+    Promise("Least privilege", "the table of attacks on the runtime's configuration", (), "a row of its own here"),
+)
+
+
+def cell(promise: Promise, kept: Kept) -> str:
+    """The figures of a row's tests."""
+    found = [(name, *said) for test in promise.tests for name, said in kept.get(test, {}).items()]
+    return "; ".join(f"{name}: {shown(float(str(value)), str(unit))}" for name, value, unit in found) or "–"
+
+
+def page(kept: Kept) -> str:
+    """The whole page."""
+    rows = [one for one in PROMISES if one.tests]
+    lines = [
+        "# Promises",
+        "",
+        "What holds now, by which test, with the figures that the tests printed (`pytest --figures FOLDER`, then",
+        "`scripts/promises FOLDER`). A row without a figure is a yes or no. What is missing for the whole of a promise",
+        "is said in its row; what does not hold yet is listed below.",
+        "",
+        "| promise | | figures | tests | still lacking |",
+        "|---|---|---|---|---|",
+    ]
+    for one in rows:
+        tests = "<br>".join(f"`{test.partition('::')[0]}` {test.partition('::')[2]}" for test in one.tests)
+        lines.append(f"| {one.title} | {one.text} | {cell(one, kept)} | {tests} | {one.lacks or '–'} |")
+    lines += ["", "## Not yet", "", "| promise | | what is missing |", "|---|---|---|"]
+    lines += [f"| {one.title} | {one.text} | {one.lacks} |" for one in PROMISES if not one.tests]
+    return "\n".join([*lines, ""])
+
+
+def main(words: Sequence[str]) -> int:
+    """The command line in this file's docstring."""
+    kept: dict[str, dict[str, Sequence[object]]] = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    named = {test for one in PROMISES for test in one.tests}
+    for folder in words:
+        kept |= {test: dict(found) for test, found in read(Path(folder)).items()}
+    kept = {test: kept[test] for test in sorted(kept) if test in named}
+    KEPT.write_text(json.dumps(kept, indent=1) + "\n")
+    PAGE.write_text(page(json.loads(KEPT.read_text())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
