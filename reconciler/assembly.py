@@ -58,6 +58,7 @@ from reconciler.engine.observe import Eyes, Node, disk_of
 from reconciler.engine.perform import Crew, NodeHands
 from reconciler.engine.queue import WorkQueue
 from reconciler.engine.remotes import Remotes, TransferSettings
+from reconciler.engine.repairing import REPAIR, Repairer
 from reconciler.engine.requests import Requests
 from reconciler.engine.scope import Scope
 from reconciler.engine.sources import SourceHands, Ways
@@ -206,13 +207,12 @@ def _assemble(
     late.engine = engine
     workers = _workers(engine, lanes, clock)
     collector = Collector(eyes, clock)
-    requests = Requests(store, {COLLECT: collector.operate}, clock, options.stopping)
+    mender = Repairer(eyes, queue.add, clock)
+    requests = Requests(store, {COLLECT: collector.operate, REPAIR: mender.operate}, clock, options.stopping)
     timetable = watcher = None
     if options.resident:
-        timetable = _timetable(clock)
+        timetable = _timetable(clock, collector, options.config.gc.interval)
         timetable.every("scrub", SCRUB_SECONDS, 0.1, partial(_scrub, Scrubber(node.content), store, queue))
-        interval = options.config.gc.interval
-        timetable.every("collect", interval, 0.1 * interval, collector.by_timetable)
         watcher = Watcher(store, engine.woken, _rung(options.pause, requests))
     sweeps: tuple[Callable[[], object], ...] = (
         partial(fsio.sweep_staging, paths.root),  # a store that was never made
@@ -227,10 +227,12 @@ def _assemble(
     return Life(engine, eyes, home, exits, checks, watcher, workers, sweeps, regularly, requests, timetable)
 
 
-def _timetable(clock: Clock) -> Timetable:
+def _timetable(clock: Clock, collector: Collector, interval: float) -> Timetable:
     from reconciler.engine.timetable import Timetable  # only who stays pays for it
 
-    return Timetable(clock)
+    made = Timetable(clock)
+    made.every("collect", interval, 0.1 * interval, collector.by_timetable)
+    return made
 
 
 def _workers(engine: Engine, lanes: Sequence[WorkQueue], clock: Clock) -> list[Workers]:

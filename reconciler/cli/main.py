@@ -58,6 +58,7 @@ COMMANDS: Final = {
     "rollback": Entry("rollback", "Go back to an older revision of a source, and stay there."),
     "hold": Entry("hold", "Apply no new revision on this node for a while."),
     "image": Entry("image", "Images by hand: pull, import, export, tag, list, remove."),
+    "content": Entry("content", "The blobs on this node: list, check, repair."),
     "gc": Entry("collect", "Remove the blobs and snapshots that no object needs."),
     "doctor": Entry("doctor", "What this node can do, and what to install for the rest."),
     "graph": Entry("graph", "Who reads and writes what; or the objects around one."),
