@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from core import cgroups
-from core.errors import Invalid, from_os_error
+from core.errors import Invalid, NotFound, from_os_error
 
 _CAPABILITIES: Final = (
     *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
@@ -44,6 +44,9 @@ class Device:
         """The host's device at `path`, to appear at `inside`; raises `NotFound`, `Invalid`."""
         try:
             seen = os.stat(path)
+        except FileNotFoundError:
+            advice = "Attach it, or correct `security.devices`."
+            raise NotFound(f"device {path} is not on this node", advice=advice) from None
         except OSError as error:
             raise from_os_error(error, f"device {path}") from None
         kind = "c" if stat.S_ISCHR(seen.st_mode) else "b" if stat.S_ISBLK(seen.st_mode) else ""

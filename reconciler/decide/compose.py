@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from core.errors import Invalid
+from core.runtime.node import Device
 from core.runtime.ports import SandboxState
 from core.runtime.spec import DEFAULT_PATH, Mount, MountKind, Resources, Security, User, Wanted
 from core.transfer.ports import ImageConfig
@@ -28,6 +29,7 @@ class Places:
     files: Mapping[int, str] = field(default_factory=dict)
     anonymous: Mapping[str, str] = field(default_factory=dict)
     init: str = ""
+    devices: Sequence[Device] = ()
 
 
 def command(spec: ContainerSpec, config: ImageConfig) -> list[str]:
@@ -79,7 +81,7 @@ def resources(spec: ResourcesSpec) -> Resources:
     return Resources(cpu, spec.memory) if spec.pids is None else Resources(cpu, spec.memory, spec.pids)
 
 
-def security(spec: ContainerSpec) -> Security:
+def security(spec: ContainerSpec, devices: Sequence[Device] = ()) -> Security:
     """What it may do."""
     wanted = spec.security
     return Security(
@@ -88,6 +90,7 @@ def security(spec: ContainerSpec) -> Security:
         no_new_privileges=wanted.no_new_privileges,
         readonly_rootfs=wanted.read_only_rootfs,
         unconfined=wanted.seccomp == "unconfined",
+        devices=tuple(devices),
     )
 
 
@@ -131,7 +134,7 @@ def wanted_task(
         user=user,
         mounts=mounts(spec, places),
         resources=resources(spec.resources),
-        security=security(spec),
+        security=security(spec, places.devices),
         namespaces=sandbox.namespaces,
         files=sandbox.files,
         terminal=spec.tty,

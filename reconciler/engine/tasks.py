@@ -20,6 +20,7 @@ from core.errors import NotFound, Unavailable
 from core.mounts import MountSpec
 from core.process import find
 from core.runtime import logs, rootfs
+from core.runtime.node import Device
 from core.runtime.node import Node as NodeLimits
 from core.runtime.ports import NewTask, SandboxPhase, SandboxState, TaskPhase
 from core.runtime.spec import User, build
@@ -167,7 +168,8 @@ class TaskHands:
         anonymous = {path: str(self._on_disk / id / f"volume-{n}") for n, path in enumerate(config.volumes)}
         volumes = {name: str(self._eyes.node.volumes / name) for name in _volume_names(spec)}
         init = find("catatonit") if spec.init else ""
-        return compose.Places(volumes, held, files, anonymous, init)
+        devices = [Device.at(path) for path in spec.security.devices]
+        return compose.Places(volumes, held, files, anonymous, init, devices)
 
     def _fill(self, spec: ContainerSpec, places: compose.Places, root: tuple[MountSpec, ...]) -> None:
         """Give volumes that are empty what the image has at their path."""

@@ -1,4 +1,4 @@
-"""`init: true`, and ids that no container of a name uses again."""
+"""`init: true`, devices, and ids that no container of a name uses again."""
 
 from __future__ import annotations
 
@@ -42,3 +42,21 @@ def test_an_id_is_never_used_again(st: Stage) -> None:
     st.must_apply(st.container("anew", "sleep 1000"))
     assert st.status("container/anew")["snapshot"] == first[:-1] + "2"
     st.delete("container/anew")
+
+
+def test_a_container_gets_the_devices_that_it_names_and_no_other(st: Stage) -> None:
+    mknod = "mknod /x b 7 0; dd if=/x of=/dev/null count=1 2>&1"
+    given = {"devices": ["/dev/loop0"]}
+    st.must_apply(st.container("with", "sleep 1000", security=given), st.container("without", "sleep 1000"))
+    assert st.exec("with", "stat -c %t:%T /dev/loop0").strip() == "7:0"
+    assert st.node.cli("exec", "without", "--", "test", "-e", "/dev/loop0").returncode == 1
+    denied = st.node.cli("exec", "without", "--", "sh", "-c", mknod)
+    assert denied.returncode != 0, denied
+    st.delete("container/with", "container/without")
+
+
+def test_a_device_that_is_not_there_is_an_error_that_names_it(st: Stage) -> None:
+    done = st.apply(st.container("lost", "true", security={"devices": ["/dev/no-such-device"]}))
+    assert done.returncode == 1
+    assert "/dev/no-such-device" in done.stderr
+    st.delete("container/lost")

@@ -94,13 +94,14 @@ class Capabilities(Spec):
 
 
 class Security(Spec):
-    """What the container may do."""
+    """What the container may do; `devices`: device nodes of this node that it gets, at the same path."""
 
     read_only_rootfs: bool = Field(False, alias="readOnlyRootfs")
     privileged: FalseSoFar = False
     capabilities: Capabilities = Capabilities.model_construct()
     no_new_privileges: bool = Field(True, alias="noNewPrivileges")
     seccomp: Literal["default", "unconfined"] = "default"
+    devices: Listed[AbsolutePath] = ()
 
 
 class Restart(Spec):

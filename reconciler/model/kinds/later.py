@@ -16,7 +16,7 @@ MADE_BY_THE_AGENT: Final = ("Snapshot", "Node", "Revision", "Event")
 LATER_FIELDS: Final[Mapping[Kind, frozenset[str]]] = {
     Kind.IMAGE: frozenset({"update.range", "verify"}),
     Kind.SANDBOX: frozenset({"vm"}),
-    Kind.CONTAINER: frozenset({"mounts[].image", "security.devices"}),
+    Kind.CONTAINER: frozenset({"mounts[].image"}),
     Kind.VOLUME: frozenset({"size"}),
     Kind.SECRET: frozenset({"encrypted"}),
     Kind.SOURCE: frozenset({"bundle", "git.ref.semver", "git.sparse", "verify", "rollback"}),

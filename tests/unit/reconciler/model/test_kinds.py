@@ -172,7 +172,6 @@ LATER: list[tuple[Kind, dict[str, Any], str]] = [
     (Kind.SANDBOX, {"vm": {"cpus": 1}}, "spec.vm"),
     (Kind.CONTAINER, {"mounts": [{"path": "/x", "image": "other"}]}, "spec.mounts[0].image"),
     (Kind.CONTAINER, {"security": {"privileged": True}}, "spec.security.privileged"),
-    (Kind.CONTAINER, {"security": {"devices": []}}, "spec.security.devices"),
     (Kind.CONTAINER, {"security": {"seccomp": "/etc/profile.json"}}, "spec.security.seccomp"),
     (Kind.VOLUME, {"size": "1Gi"}, "spec.size"),
     (Kind.SECRET, {"encrypted": {"age": "x"}}, "spec.encrypted"),
