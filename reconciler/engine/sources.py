@@ -7,10 +7,10 @@ that it tells of.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path as Folder
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from core import fsio, telemetry
 from core.clock import Clock
@@ -22,18 +22,15 @@ from reconciler.model.actions import ApplyRevision, FetchSource, ForgetSource, L
 from reconciler.model.identity import Key, Kind, source_manager
 from reconciler.model.kinds.source import SourceSpec
 from reconciler.model.objects import ORPHAN, Object, with_record
-from reconciler.sources.documents import Manifest
-from reconciler.sources.faults import Fault
 from reconciler.sources.folder import FolderFetcher
-from reconciler.sources.loading import load_tree
-from reconciler.sources.nodes import Path
-from reconciler.sources.parsed import Parsed
-from reconciler.sources.references import check_references, references
 from reconciler.sources.revisions import Fetcher
 from reconciler.sources.substitution import Variables
 from reconciler.store.functions import Applied, BeingDeleted, OtherManager, Wanted, existing, members, modify, vanish
 from reconciler.store.port import Event, ObjectStore, Put, WriteConflict
 from reconciler.store.revisions import REFILLED, Order, Revisions, settle_refill
+
+if TYPE_CHECKING:
+    from reconciler.sources.checked import Checked, RevisionReader
 
 MakeFetcher = Callable[[Object, SourceSpec], Fetcher]
 """Makes what brings a Source's revisions; raises `AgentError`."""
@@ -58,7 +55,7 @@ class Memory:
     made_of: tuple[int, str] = (0, "")
     """The generations of the Source's login, and what it asked for, when its fetcher was made."""
     fetcher: Fetcher | None = None
-    parsed: Parsed = field(default_factory=Parsed)
+    reader: RevisionReader | None = None
     fetched: FetchSeen | None = None
     loaded: LoadSeen | None = None
     wanted: tuple[Wanted, ...] = ()
@@ -145,51 +142,24 @@ class SourceHands:
         obj = existing(self._store, action.key)
         memory = self.memories.of(obj)
         want = Want(action.revision, action.with_)
-        if action.with_.startswith(ROLLBACK):
-            wanted = tuple(self._revisions.kept(action.key, int(action.with_.removeprefix(ROLLBACK))))
-            faults: tuple[Fault, ...] = ()
-            needs = tuple(_named(wanted))
-        else:
-            manifests, faults, needs = self._read(obj, memory, action.revision)
-            wanted = tuple(_wanted(one, action.revision) for one in manifests)
-        texts = tuple(str(fault) for fault in faults[:MOST_FAULTS])
-        keys = frozenset(want.key for want in wanted)
-        memory.wanted = () if faults else wanted
-        if faults:
+        checked = self._checked(obj, memory, action)
+        texts = tuple(str(fault) for fault in checked.faults[:MOST_FAULTS])
+        keys = frozenset(one.key for one in checked.wanted)
+        memory.wanted = () if checked.faults else checked.wanted
+        if checked.faults:
             telemetry.count("reconciler.source.revisions", source=action.key.name, outcome="refused")
-        memory.loaded = LoadSeen(want, self._clock.monotonic(), keys, needs, texts, len(faults))
+        memory.loaded = LoadSeen(want, self._clock.monotonic(), keys, checked.needs, texts, len(checked.faults))
 
-    def _read(
-        self, obj: Object, memory: Memory, revision: str
-    ) -> tuple[tuple[Manifest, ...], tuple[Fault, ...], tuple[tuple[Key, str], ...]]:
+    def _checked(self, obj: Object, memory: Memory, action: LoadRevision) -> Checked:
+        from reconciler.sources.checked import RevisionReader, kept_again  # YAML's reader: not for who has no Source
+
+        if action.with_.startswith(ROLLBACK):
+            return kept_again(self._revisions.kept(action.key, int(action.with_.removeprefix(ROLLBACK))))
+        if memory.reader is None:
+            memory.reader = RevisionReader(obj.key, allow_local=self._ways.allow_local)
         spec = SourceSpec.model_validate(obj.spec)
         variables = replace(self._ways.variables, values=spec.values)
-        with self.memories.fetcher(obj).tree(revision) as tree:
-            loaded = load_tree(tree, spec.path, variables, memory.parsed)
-        rules = (fault for one in loaded.manifests for fault in self._own_rules(obj.key, one))
-        faults = sorted({*loaded.faults, *check_references(loaded, lambda key: True), *rules})
-        needs = [
-            (key, _place(one, path))
-            for one in loaded.manifests
-            for path, key in references(one.key.kind, one.spec)
-            if key not in loaded.keys
-        ]
-        return loaded.manifests, tuple(faults), tuple(needs)
-
-    def _own_rules(self, source: Key, manifest: Manifest) -> Iterator[Fault]:
-        """What a Source that comes out of a Source may not be: itself, or a look at this node's own files."""
-        if manifest.key.kind is not Kind.SOURCE:
-            return
-        if manifest.key == source:
-            message = f"{source} cannot hold itself: a commit could move or remove it for good"
-            yield manifest.fault(("metadata", "name"), message, "apply it on the node, or keep it in another Source")
-        if self._ways.allow_local:
-            return
-        advice = "apply such a Source on the node, or set sources.git.allowFile in the configuration"
-        if "folder" in manifest.spec:
-            yield manifest.fault(("spec", "folder"), "is a folder of the node, out of a Source", advice)
-        elif manifest.spec["git"]["url"].startswith("file:"):
-            yield manifest.fault(("spec", "git", "url"), "is a file of the node, out of a Source", advice)
+        return memory.reader.read(self.memories.fetcher(obj), action.revision, spec.path, variables)
 
     def apply(self, action: ApplyRevision) -> None:
         """Apply what was loaded, in one commit; raises `Conflict` when that is not what is to be applied."""
@@ -254,24 +224,6 @@ class SourceHands:
     def _tell(self, key: Key, type_: str, reason: str, message: str) -> None:
         wall = self._clock.wall()
         self._store.add_event(Event(0, key, type_, reason, message, wall, wall))
-
-
-def _place(manifest: Manifest, path: Path) -> str:
-    line, column = manifest.node.place(path)
-    return f"{manifest.origin.file}:{line}:{column}"
-
-
-def _wanted(manifest: Manifest, revision: str) -> Wanted:
-    origin = replace(manifest.origin, revision=revision)
-    return Wanted(manifest.key, manifest.spec, manifest.labels, manifest.annotations, origin)
-
-
-def _named(wanted: tuple[Wanted, ...]) -> Iterator[tuple[Key, str]]:
-    keys = {want.key for want in wanted}
-    for want in wanted:
-        for _, key in references(want.key.kind, want.spec):
-            if key not in keys:
-                yield key, str(want.origin)
 
 
 def _told(obj: Object) -> Mapping[str, str]:
