@@ -118,8 +118,10 @@ def screen(picture: Picture) -> Iterator[str]:
         yield paint(f"{type_}: {text}", "yellow")
     for obj in picture.objects:
         if obj.kind is Kind.SOURCE:
+            from reconciler.decide.source import short  # which who has none need not load
+
             counts = obj.status.get("objects", {"ready": 0, "total": 0})
-            revision = str(obj.status.get("observedRevision", ""))[:19] or "nothing applied"
+            revision = short(str(obj.status.get("observedRevision", ""))) or "nothing applied"
             yield f"Source  {obj.name} at {revision}, {counts['ready']}/{counts['total']} ready: {state(obj)}"
     if not picture.objects:
         yield "Objects none"
