@@ -217,6 +217,7 @@ def _assemble(
     sweeps: tuple[Callable[[], object], ...] = (
         partial(fsio.sweep_staging, paths.root),  # a store that was never made
         partial(fsio.sweep_staging, paths.volumes),
+        partial(fsio.sweep_staging, paths.state),
         node.runtimes.sweep,
         lambda: node.networks.sweep(frozenset(node.runtimes.sandboxes())),
         *(driver.sweep for driver in node.snapshotters.values()),
