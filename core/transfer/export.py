@@ -18,7 +18,7 @@ from typing import IO, Any, Final, Literal
 
 from core import fsio
 from core.content.ingest import WrongBytes
-from core.content.store import ContentStore
+from core.content.store import BlobMissing, ContentStore
 from core.digest import Digest
 from core.errors import Invalid, from_os_error
 from core.transfer import manifests
@@ -119,7 +119,7 @@ def _write(
             if isinstance(data, bytes):
                 tar.addfile(_member(name, len(data)), io.BytesIO(data))
                 continue
-            with _Checked(content, data) as blob:
+            with Blob(content, data) as blob:
                 tar.addfile(_member(name, blob.size), blob)
                 blob.check()
                 done += blob.size
@@ -138,11 +138,15 @@ def _member(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarI
     return info
 
 
-class _Checked(io.RawIOBase):
-    """A blob that is hashed while it is read."""
+class Blob(io.RawIOBase):
+    """A blob that is hashed while it is read; `told` hears how far that is. Raises `BlobMissing`."""
 
-    def __init__(self, content: ContentStore, digest: Digest) -> None:
-        self.size = content.size(digest) or 0
+    def __init__(self, content: ContentStore, digest: Digest, told: Callable[[int], None] = lambda _: None) -> None:
+        size = content.size(digest)
+        if size is None:
+            raise BlobMissing(f"blob {digest} is not in the content store")
+        self.size = size
+        self._told = told
         self._digest = digest
         self._hash = digest.hasher()
         self._file = open(content.path(digest), "rb", buffering=0)  # noqa: SIM115 - closed with us
@@ -151,6 +155,7 @@ class _Checked(io.RawIOBase):
         """Some bytes more."""
         piece = self._file.read(_STEP if size < 0 else size)
         self._hash.update(piece)
+        self._told(self._file.tell())
         return piece
 
     def check(self) -> None:

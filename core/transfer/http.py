@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from io import IOBase
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -141,7 +142,7 @@ class Http:
         for manager in list(self._managers.values()):
             manager.clear()
 
-    def send(self, method: str, url: str, headers: Mapping[str, str], body: str = "") -> Reply:
+    def send(self, method: str, url: str, headers: Mapping[str, str], body: str | IOBase = "") -> Reply:
         """One request, one reply with its body unread. Raises `Denied`, `Unavailable`, `TimedOut`, `WrongClock`."""
         scheme, host, port = auth.origin(url, self._plain)
         own = urlsplit(url).netloc == self._endpoint.host

@@ -38,6 +38,9 @@ class Registry:
     `patience`, in seconds, is how long it may take until the next bytes, a whole header, or a whole small document.
     """
 
+    actions = "pull"
+    """What is asked of a token service."""
+
     def __init__(
         self,
         reference: Reference,
@@ -72,6 +75,11 @@ class Registry:
     def image(self) -> str:
         """The image's full name."""
         return str(self._reference)
+
+    @property
+    def tag(self) -> str:
+        """The tag in the image's name; "" for none."""
+        return self._reference.tag
 
     @property
     def origin(self) -> str:
@@ -182,7 +190,10 @@ class Registry:
         reply = self._http.send(method, url, {**headers, **held})
         if reply.status != 401:
             return reply
-        scope, challenges = f"repository:{self._reference.repository}:pull", reply.headers.getlist("WWW-Authenticate")
+        scope, challenges = (
+            f"repository:{self._reference.repository}:{self.actions}",
+            reply.headers.getlist("WWW-Authenticate"),
+        )
         step = auth.after_reply(url, reply.status, challenges, self._login(), scope, self._http.plain)
         match step:
             case auth.Answer():

@@ -285,6 +285,25 @@ def export_command(node: Node, image: str, to: str, form: Any, platform: str) ->
     return 0
 
 
+@command.command("push")
+@click.argument("image")
+@click.argument("target", required=False)
+@click.option("--credentials", "secret", default="", metavar="SECRET", help="A Secret with username and password.")
+@pass_node
+def push_command(node: Node, image: str, target: str | None, secret: str) -> int:
+    """Push a held image to its registry, or under the name TARGET. What is there already is not sent again.
+
+    \b
+    Examples:
+      reconciler image push registry.example.org/web:1.2
+      reconciler image push web registry.example.org/copies/web:1.2
+    """
+    from reconciler.cli.pushing import push_image
+
+    store = _store(node)
+    return push_image(node, store, _held(store, image), target or "", secret)
+
+
 def _is_for(obj: Object, wanted: str) -> bool:
     from core.transfer import platform
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from core.transfer.endpoints import Endpoint, Ways
     from core.transfer.manners import Manners
     from core.transfer.mirrors import Mirrors
+    from core.transfer.push import Upload
     from core.transfer.registry import Registry
 
 DOCKER_CONFIG: Final = ".dockerconfigjson"
@@ -62,6 +63,20 @@ class Remotes:
         return open_image(
             reference, places, self._ways(), lambda place: self._login(reference, place, given), self._clock
         )
+
+    def upload(self, reference: Reference, secret: Mapping[str, bytes], name: str = "") -> Upload:
+        """Where an image is pushed to: the first place that hosts.toml lets be pushed to, else its own registry.
+
+        To be used as a block; raises as `open`.
+        """
+        from core.transfer.endpoints import Can
+        from core.transfer.hosts import endpoints
+        from core.transfer.push import Upload
+
+        places = endpoints(reference, self.settings.hosts, self.settings.plain)
+        place = next((one for one in places if Can.PUSH in one.can), places[-1])
+        given = self._given(reference, secret, name) if secret else None
+        return Upload(reference, self._login(reference, place, given), self._clock, endpoint=place, ways=self._ways())
 
     def _ways(self) -> Ways:
         from core.transfer.endpoints import Ways
