@@ -367,9 +367,10 @@ def test_another_user_is_turned_away(server: Server, folder: Path) -> None:
         if path != Path("/tmp"):
             path.chmod(path.stat().st_mode | 0o011)
     (folder / "s").chmod(0o666)
-    guest = "import socket, sys; s = socket.socket(1); s.settimeout(10); s.connect(sys.argv[1]); print(s.recv(1))"
+    guest = "import os, socket, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); s = socket.socket(1); "
+    guest += "s.settimeout(10); s.connect(sys.argv[1]); print(s.recv(1))"
     argv = [sys.executable, "-I", "-S", "-c", guest, str(folder / "s")]
-    ended = subprocess.run(argv, user=65534, group=65534, capture_output=True, text=True, check=False, timeout=30)
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30)
     assert ended.stdout.strip() == "b''", ended.stderr
 
 
