@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reconciler.places import Paths
 
 
-DEFAULT_CONFIG: Final = "/etc/reconciler/config.yaml"
+DEFAULT_CONFIG: Final = ("/etc/reconciler/config.yaml", "/etc/reconciler/conf.d")
 """Said here too, as commands that find none must not import what reads one."""
 
 
@@ -38,7 +38,7 @@ class Node:
         """The node's folders; nothing is made."""
         from reconciler.places import resolve_paths
 
-        if (self.root and self.state) or not (self.config_file or os.path.exists(DEFAULT_CONFIG)):
+        if (self.root and self.state) or not (self.config_file or any(map(os.path.exists, DEFAULT_CONFIG))):
             return resolve_paths(self.root, self.state)
         config = self.config()
         return resolve_paths(self.root or config.root, self.state or config.state)

@@ -62,6 +62,7 @@ COMMANDS: Final = {
     "gc": Entry("collect", "Remove the blobs and snapshots that no object needs."),
     "doctor": Entry("doctor", "What this node can do, and what to install for the rest."),
     "graph": Entry("graph", "Who reads and writes what; or the objects around one."),
+    "config": Entry("config", "The agent's own configuration: show, validate, default, schema."),
     "schema": Entry("schema", "The JSON Schema of a kind, for editors."),
     "completion": Entry("completion", "A script that completes our words in bash, zsh or fish."),
     "version": Entry("version", "Print the version."),

@@ -7,7 +7,7 @@ refused as such.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -174,13 +174,16 @@ def _generic(path: Path) -> str:
 
 def _fields_at(model: type[BaseModel], path: Path) -> list[str]:
     """The keys known at `path` below `model`; empty where there is no model."""
+    is_name = False
     for part in path:
-        if isinstance(part, int):
+        if is_name or isinstance(part, int):
+            is_name = False
             continue
         field = next((f for name, f in model.model_fields.items() if part in (f.alias, name)), None)
         below = _model_in(field.annotation) if field is not None else None
-        if below is None:
+        if field is None or below is None:
             return []
+        is_name = get_origin(field.annotation) is dict  # of an entry, which is free
         model = below
     return [field.alias or name for name, field in model.model_fields.items() if name != "file_content"]
 
