@@ -44,9 +44,9 @@ def state(obj: Object) -> str:
     found = condition(obj.status, "Ready")
     if found is None or obj.status.get("observedGeneration") != obj.generation:
         return "Pending"
-    if found["status"] == "True":
-        return str(obj.status.get("state") or found["reason"])
     blocked = condition(obj.status, "Stalled") if is_true(obj.status, "Stalled") else None
+    if found["status"] == "True" and "state" in obj.status:
+        return str(obj.status["state"])
     return str((blocked or found)["reason"])
 
 

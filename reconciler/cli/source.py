@@ -215,6 +215,7 @@ def follow(node: Node, store: ObjectStore, key: Key, timeout: float, answered: C
     from reconciler.cli.verdicts import exit_code, tell_failures
     from reconciler.decide.source import short
     from reconciler.decide.summary import settled, stalled
+    from reconciler.wiring import judge
 
     began = node.clock.monotonic()
     while True:
@@ -231,7 +232,9 @@ def follow(node: Node, store: ObjectStore, key: Key, timeout: float, answered: C
         tell_failures([source], {key})
         return 1
     keys = frozenset({key, *(Key.parse(text) for text in source.status.get("inventory", ()))})
-    verdict = settle(node, store, keys, max(0.0, began + timeout - node.clock.monotonic()))
+    verdict = judge(store, keys, supervised=True)
+    if verdict.pending:
+        verdict = settle(node, store, keys, max(0.0, began + timeout - node.clock.monotonic()))
     bad = verdict.stalled | verdict.pending
     tell_failures(store.list() if bad else (), bad)
     revision = short(str(source.status.get("observedRevision", "")))

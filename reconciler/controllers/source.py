@@ -32,6 +32,9 @@ class Memories(Protocol):
     def moved(self, obj: Object) -> bool:
         """Whether its folder was seen to have changed since it was read."""
 
+    def moves(self, obj: Object) -> int:
+        """How often it was seen to have changed."""
+
     def tree_held(self, obj: Object, revision: str) -> bool:
         """Whether the revision can be read without a fetch."""
 
@@ -78,6 +81,7 @@ class SourceController:
             asks_for=asks_for(obj),
             fetched=self._memories.fetched(obj),
             moved=self._memories.moved(obj),
+            moves=self._memories.moves(obj),
             tree_held=due and self._memories.tree_held(obj, fetched),
             loaded=loaded,
             members=members,

@@ -257,6 +257,8 @@ class SourceFacts:
     fetched: FetchSeen | None = None
     moved: bool = False
     """Whether a folder is not as it was when it was last read."""
+    moves: int = 0
+    """How often that was seen."""
     tree_held: bool = False
     """Whether the fetched revision can be read without another fetch."""
     loaded: LoadSeen | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from core.errors import Retry
 from reconciler.decide.facts import Now
 from reconciler.decide.summary import until_blocked_again
-from reconciler.model.actions import Action, Await, CreateTask, Plan, PrepareTask, StartTask
+from reconciler.model.actions import Action, Await, CreateTask, FetchSource, Plan, PrepareTask, StartTask
 from reconciler.model.identity import RuntimeId
 from reconciler.model.outcome import Blocked, Fault, Outcome, RetryAfter, Settled
 
@@ -28,6 +28,8 @@ def _is_held_up(action: Action, fault: Fault) -> bool:
         case PrepareTask(id=id) | CreateTask(id=id) | StartTask(id=id):
             known = RuntimeId.parse(id)
             return known is None or f"'{known.name}-{known.hash}-" in fault.action
+        case FetchSource():  # another request, or a folder that has changed since
+            return repr(action) == fault.action
         case _:
             return True
 

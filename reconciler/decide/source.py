@@ -61,7 +61,7 @@ def plan_source(facts: SourceFacts, spec: SourceSpec, now: Now) -> Plan:
     if (left := suspended(facts, spec, now)) is not None:
         return Plan(cause=SUSPENDED, again=left or None)
     due = fetch_due(facts, spec, now)
-    fetch = (FetchSource(facts.obj.key, facts.asks_for, sync_asked(facts)),) if due <= 0 else ()
+    fetch = (_fetch(facts),) if due <= 0 else ()
     if fetch and not _failing(facts, now):
         return Plan(fetch, cause="due")
     rest = _after_fetch(facts, spec, now)
@@ -100,7 +100,14 @@ def sync_asked(facts: SourceFacts) -> str:
     return str(facts.obj.local.get("sync", {}).get("id", ""))
 
 
+def _fetch(facts: SourceFacts) -> FetchSource:
+    return FetchSource(facts.obj.key, facts.asks_for, sync_asked(facts), facts.moves)
+
+
 def _failing(facts: SourceFacts, now: Now) -> bool:
+    """Whether just this fetch has failed and is in its back-off."""
+    if facts.fault is not None and facts.fault.action != repr(_fetch(facts)):
+        return False
     return facts.fault is not None and facts.fault.phase == FetchSource.phase and now.monotonic < facts.fault.until
 
 
@@ -157,7 +164,7 @@ def _after_fetch(facts: SourceFacts, spec: SourceSpec, now: Now) -> Plan:
         return _refused(facts, want, now, rewound)
     if facts.loaded is None or facts.loaded.want != want:
         if facts.loaded is None and not facts.tree_held and not want.with_.startswith(ROLLBACK):
-            return Plan((FetchSource(key, facts.asks_for, sync_asked(facts)),), cause="to be read anew")
+            return Plan((_fetch(facts),), cause="to be read anew")
         return Plan((LoadRevision(key, want.revision, want.with_),))
     if objections := tuple(_objections(facts, spec, now)):
         return _refused(facts, want, now, *objections)

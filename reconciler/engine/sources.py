@@ -60,6 +60,7 @@ class Memory:
     loaded: LoadSeen | None = None
     wanted: tuple[Wanted, ...] = ()
     moved: bool = False
+    moves: int = 0
 
 
 @dataclass(slots=True)
@@ -85,6 +86,10 @@ class SourceMemories:
     def moved(self, obj: Object) -> bool:
         """Whether its folder was seen to have changed since it was read."""
         return self.of(obj).moved
+
+    def moves(self, obj: Object) -> int:
+        """How often it was seen to have changed: what failed before the last time is tried again at once."""
+        return self.of(obj).moves
 
     def tree_held(self, obj: Object, revision: str) -> bool:
         """Whether the revision can be read without a fetch. May ask git: only for what is to be read."""
@@ -117,6 +122,7 @@ class SourceHands:
         """Bring the revision, and remember which it is; raises what the fetcher raises."""
         obj = existing(self._store, action.key)
         memory, fetcher = self.memories.of(obj), self.memories.fetcher(obj)
+        memory.fetched, memory.moved = None, False  # due until it goes well
         revision = fetcher.fetch()
         telemetry.note(revision=revision)
         applied = obj.record.get("applied", {})
@@ -135,7 +141,6 @@ class SourceHands:
         if obj.record.get("fetched", {}).get("revision") != revision:
             self._tell(action.key, "Normal", "Fetched", short(revision))
         memory.fetched = FetchSeen(self._clock.monotonic(), self._clock.wall(), action.sync)
-        memory.moved = False
 
     def load(self, action: LoadRevision) -> None:
         """Read and check; what it came to, faults too, is kept in memory."""
@@ -212,7 +217,7 @@ class SourceHands:
         for obj in self._watched():
             memory = self.memories.of(obj)
             if isinstance(memory.fetcher, FolderFetcher) and not memory.moved and memory.fetcher.moved():
-                memory.moved = True
+                memory.moved, memory.moves = True, memory.moves + 1
                 wake(obj.key)
 
     def _watched(self) -> list[Object]:

@@ -208,12 +208,15 @@ class RemoveVolume:
 
 @dataclass(frozen=True, slots=True)
 class FetchSource:
-    """Bring the revision that a Source asks for, and remember which it is. `sync`: the request that it answers."""
+    """Bring the revision that a Source asks for, and remember which it is. `sync`: the request that it answers;
+    `moves`: how often its folder was seen to change.
+    """
 
     phase: ClassVar[str] = "fetching"
     key: Key
     asks_for: str
     sync: str = ""
+    moves: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from core.digest import hash8
-from core.errors import Busy, Corrupt, Invalid, NotFound, OverLimit, from_os_error
+from core.errors import AgentError, Busy, Corrupt, Invalid, NotFound, OverLimit, from_os_error
 from core.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from reconciler.sources.revisions import MOST_BYTES, MOST_TOTAL, Description, Entry, Tree, follow
 
@@ -106,6 +106,7 @@ class FolderFetcher:
 
     def fetch(self) -> str:
         """Read the folder; returns `folder:<40 hex digits>`. Raises `Busy` while somebody writes into it."""
+        self._seen = {}  # until it has been read: whatever it is then is a change
         seen = look(self.folder)
         entries, texts = self._read(seen)
         if look(self.folder) != seen:
@@ -122,8 +123,8 @@ class FolderFetcher:
         """Whether the folder is not as it was read, and does not change just now: the same at two looks in a row."""
         try:
             seen = look(self.folder)
-        except (NotFound, Busy):
-            return False
+        except AgentError:
+            return False  # the next fetch says why
         calm, self._before = seen == self._before, seen
         return calm and seen != self._seen
 

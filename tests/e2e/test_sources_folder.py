@@ -56,6 +56,11 @@ def test_a_folder_is_watched_and_applied_whole_or_not_at_all(tidy: Node, folder:
     assert names(tidy) == ["one", "two"]
     (folder / "b.yaml").unlink()
     eventually(lambda: names(tidy) == ["one", "three"], "the good one is applied")
+    away = folder.rename(folder.with_name("away"))
+    tidy.cli("source", "sync", "local", "--timeout", "10s")
+    eventually(lambda: "FetchingNotFound" in tidy.cli("get", "sources").stdout, "it is gone")
+    away.rename(folder)
+    eventually(lambda: "Applied" in tidy.cli("get", "sources").stdout, "it is back, and seen by itself")
     for path in folder.iterdir():
         path.unlink()
     eventually(lambda: "PruneRefused" in tidy.cli("get", "sources").stdout, "an emptied folder removes nothing")

@@ -7,6 +7,7 @@ import pytest
 
 from core.errors import Category, Retry
 from reconciler.decide.facts import FetchSeen, LoadSeen, Member, Now, SourceFacts, Want
+from reconciler.decide.outcomes import performable
 from reconciler.decide.source import fetch_due, plan_source, source_detail
 from reconciler.model import actions as do
 from reconciler.model.identity import Key, Kind
@@ -71,9 +72,16 @@ def test_a_fetch_is_due_at_once(given: dict[str, Any]) -> None:
 
 
 def test_a_source_that_cannot_be_reached_holds_up_nothing_of_what_was_fetched() -> None:
-    fault = Fault("fetching", "", Category.UNAVAILABLE, "gone", "", Retry.BACKOFF, until=600.0)
-    plan = plan_source(newer(fetched=None, fault=fault), spec(), NOW)
+    failed = repr(do.FetchSource(EDGE, "asks"))
+    fault = Fault("fetching", failed, Category.UNAVAILABLE, "gone", "", Retry.BACKOFF, until=600.0)
+    seen = newer(fetched=None, fault=fault)
+    plan = plan_source(seen, spec(), NOW)
     assert [type(action) for action in plan.actions] == [do.LoadRevision, do.FetchSource]
+    assert performable(plan, fault, NOW) == plan.actions[:1]
+    for other in (replace(seen, moves=1), newer(fetched=None, fault=fault, local={"sync": {"id": "x"}})):
+        again = plan_source(other, spec(), NOW)
+        assert [type(action) for action in again.actions] == [do.FetchSource], "a change is not held up"
+        assert performable(again, fault, NOW) == again.actions
 
 
 def test_a_newer_revision_is_loaded_then_applied_with_what_it_does_not_want_any_more() -> None:
