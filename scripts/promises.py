@@ -123,8 +123,9 @@ PROMISES: Final = (
     ),
     Promise(
         "Works offline",
-        "after a reboot without network and registry everything runs again",
-        (f"{SURVIVAL}::test_after_a_reboot_without_a_registry_everything_runs_again",),
+        "after a reboot without network and registry everything runs again, also of images whose tags are followed, and of "
+        "Sources, which keep their last good revision",
+        (f"{SURVIVAL}::test_fault_12_after_a_reboot_without_any_network_everything_runs_again",),
     ),
     Promise(
         "Verified",

@@ -67,6 +67,8 @@ class Node:
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
     """What every command's environment has beside ours."""
+    before: tuple[str, ...] = ()
+    """Words before those of what is spawned: a program that becomes the command, such as unshare."""
 
     @property
     def root(self) -> Path:
@@ -106,7 +108,7 @@ class Node:
         log = self.place.folder / f"{Path(str(words[0])).name}.log"
         with log.open("ab") as sink:
             child = subprocess.Popen(
-                self.arguments(*words),
+                [*self.before, *self.arguments(*words)],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=subprocess.STDOUT,

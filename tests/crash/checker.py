@@ -44,6 +44,8 @@ class Wanted:
     """Which container is in which of the sandboxes."""
     engines: frozenset[int] = frozenset()
     """The pids of engines that are meant to run."""
+    away: frozenset[Key] = frozenset()
+    """Objects that need not be settled: what they ask for is out of reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def _objects(wanted: Wanted, objects: Collection[Object]) -> Iterator[str]:
     for obj in objects:
         if obj.deleted is not None:
             yield f"{obj.key} is still being deleted"
-        elif obj.kind is not Kind.NODE and not settled(obj):
+        elif obj.kind is not Kind.NODE and obj.key not in wanted.away and not settled(obj):
             yield f"{obj.key} is not settled: {dict(obj.status)}"
         if obj.kind is Kind.CONTAINER and obj.name in wanted.containers:
             yield from _container(obj, wanted.containers[obj.name])

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from reconciler.model.identity import Key
 from reconciler.store import sqlite
 from reconciler.store.sqlite import SqliteStore
 from tests import leftovers
@@ -81,6 +82,8 @@ class Ground:
     agent: subprocess.Popen[bytes] | None = None
     words: tuple[str, ...] = ()
     """Further words for the agent's command line."""
+    away: frozenset[Key] = frozenset()
+    """Objects that ask for what is out of reach."""
     _store: SqliteStore | None = None
 
     @property
@@ -158,6 +161,7 @@ class Ground:
             self.ledger / "starts",
             {name: home for name, home in IN_SHARED.items() if name in self.containers},
             frozenset() if self.agent is None else frozenset({self.agent.pid}),
+            self.away,
         )
 
     def converged(self, seconds: float = BOUND) -> float:
