@@ -123,8 +123,8 @@ PROMISES: Final = (
     ),
     Promise(
         "Works offline",
-        "after a reboot without network and registry everything runs again, also of images whose tags are followed, and of "
-        "Sources, which keep their last good revision",
+        "after a reboot without network and registry everything runs again, also what follows a tag; Sources keep "
+        "their last good revision",
         (f"{SURVIVAL}::test_fault_12_after_a_reboot_without_any_network_everything_runs_again",),
     ),
     Promise(
