@@ -112,6 +112,12 @@ def start_time(pid: int) -> int | None:
     return None if seen is None else seen[1]
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal (SIGSTOP and its like) has stopped `pid`."""
+    seen = _stat(pid)
+    return seen is not None and seen[0] == "T"
+
+
 def wait_gone(process: ProcessId, seconds: float) -> bool:
     """Wait up to `seconds` for this very process to end; True when it has."""
     fd = process.open()

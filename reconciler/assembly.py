@@ -125,8 +125,9 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
     for driver in snapshotters.values():
         if driver.lost:
             recovery.say(store, Key(Kind.NODE, node_name(options.config)), "LedgerRebuilt", driver.lost, clock.wall())
+    ground = Ground(paths.state, paths.group, launcher, clock, boot, paths.root)
     node = Node(
-        runtimes=build_table(Ground(paths.state, paths.group, launcher, clock, boot), runtime_specs(options.config)),
+        runtimes=build_table(ground, runtime_specs(options.config)),
         networks=build_networks(paths, launcher, boot, options.config),
         snapshotters=snapshotters,
         content=ContentStore(paths.content),

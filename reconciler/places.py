@@ -10,7 +10,7 @@ from typing import Final
 from reconciler.model.identity import instance_of
 
 IN_ROOT: Final = (
-    *("store.db*", "applied", "content", "snapshots", "volumes", "logs", "attempts", "sources"),
+    *("store.db*", "applied", "content", "snapshots", "volumes", "logs", "attempts", "sources", "wasm"),
     ".staging-*",
 )
 """The names directly in `root` that are ours, as patterns of fnmatch: what an uninstall removes, and nothing else.

@@ -58,6 +58,7 @@ PINS: Final[Mapping[str, Sequence[str]]] = {
     "click": ("reconciler.cli", "reconciler.cli.*"),
     "isal": ("core.*",),
     "zstandard": ("core.*",),
+    "wasmtime": ("core.runtime.wasm_engine",),
     "sqlite3": ("reconciler.store.sqlite*", "core.snapshots.ledger"),
     "subprocess": ("core.process",),
     "ctypes": ("core.syscalls",),

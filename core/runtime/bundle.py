@@ -15,7 +15,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -99,15 +99,21 @@ class Bundles:
         """The folder of task `id`, there or not; raises `Invalid` on what is no name."""
         return self.folder / checked_name(id)
 
-    def make(self, task: NewTask, record: Record) -> None:
-        """Fill a staging folder, mount the root in it and publish it; raises `OSError`, leaving nothing."""
+    def make(self, task: NewTask, record: Record, fill: Callable[[Path], None] | None = None) -> None:
+        """Fill a staging folder, mount the root in it and publish it; raises `OSError`, leaving nothing.
+
+        With `fill`, which is given the staging folder, that is done in place of mounting the root.
+        """
         final = self.path(task.id)
         with self._staging(task.id) as work:
             (work / "rootfs").mkdir(mode=0o755)
             _write_json(work / "config.json", task.spec)
             _write_json(work / "object.json", task.object)
             _write_json(work / "task.json", record.to_json())
-            mounts.attach(task.rootfs, work / "rootfs")
+            if fill is None:
+                mounts.attach(task.rootfs, work / "rootfs")
+            else:
+                fill(work)
             os.rename(work, final)
 
     @contextlib.contextmanager

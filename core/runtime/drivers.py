@@ -12,6 +12,8 @@ from core.process import Launcher
 from core.runtime.oci import OciShim, Tools
 from core.runtime.sandboxes import OciSandboxer
 from core.runtime.table import Driver, Runtime, RuntimeSpec, RuntimeTable
+from core.runtime.wasm import WasmShim
+from core.runtime.wasm_sandboxes import WasmSandboxer
 
 BUILT_IN: Final = (RuntimeSpec("runc"), RuntimeSpec("crun"))
 
@@ -25,6 +27,8 @@ class Ground:
     launcher: Launcher
     clock: Clock
     boot: str
+    cache: Path | None = None
+    """Where drivers keep what they make once for many tasks and can make anew; None: in `state`."""
 
 
 def _oci(ground: Ground) -> Driver:
@@ -38,7 +42,18 @@ def _oci(ground: Ground) -> Driver:
     return build
 
 
-DRIVERS: Final[Mapping[str, Callable[[Ground], Driver]]] = {"oci": _oci}
+def _wasm(ground: Ground) -> Driver:
+    sandboxer = WasmSandboxer(ground.state, ground.group, ground.clock, ground.boot)
+    cache = (ground.cache or ground.state) / "wasm"
+
+    def build(spec: RuntimeSpec) -> Runtime:
+        shim = WasmShim(ground.state, ground.group, ground.launcher, ground.clock, ground.boot, cache)
+        return Runtime(spec, sandboxer, shim)
+
+    return build
+
+
+DRIVERS: Final[Mapping[str, Callable[[Ground], Driver]]] = {"oci": _oci, "wasm": _wasm}
 
 
 def build_table(ground: Ground, configured: Iterable[RuntimeSpec] = ()) -> RuntimeTable:
