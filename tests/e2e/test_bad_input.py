@@ -65,13 +65,13 @@ CASES = {
     "binary": ("\x00\x01\x02\xff", r"bad\.yaml:1:4: is not UTF-8"),
     "later work": (
         HEAD + "kind: Container\nmetadata: {name: a}\nspec:\n  image: x:1\n  network: {mode: none}\n"
-        "  probes: {liveness: {exec: [true]}}\n",
-        r"bad\.yaml:7:3: spec\.probes: .*not supported yet",
+        "  mounts: [{path: /x, image: other}]\n",
+        r"bad\.yaml:7:23: spec\.mounts\[0\]\.image: .*not supported yet",
     ),
     "ports without a bridge": (
         HEAD + "kind: Container\nmetadata: {name: a}\nspec:\n  image: 'x:1'\n"
         "  network: {mode: host, ports: [{host: 1, container: 1}]}\n",
-        r"bad\.yaml:6:26: spec\.network\.ports: is only for a bridge; .* mode: bridge instead of host",
+        r"bad\.yaml:6:25: spec\.network\.ports: is only for a bridge; .* mode: bridge instead of host",
     ),
     "unknown kind": (HEAD + "kind: Contianer\nmetadata: {name: a}\nspec: {}\n", r"bad\.yaml:2:7: kind: .*Container"),
     "bad name": (HEAD + "kind: Volume\nmetadata: {name: ../a}\nspec: {}\n", r"bad\.yaml:3:18: metadata\.name: "),

@@ -24,6 +24,7 @@ from core.snapshots.ports import SnapshotInUse
 from reconciler.decide.marking import keep_of
 from reconciler.engine.collecting import GRACE, Collector
 from reconciler.engine.exits import Exits
+from reconciler.engine.health_checks import HealthChecks
 from reconciler.engine.images import ImageHands
 from reconciler.engine.observe import Eyes
 from reconciler.engine.recovery import NOTICE
@@ -75,7 +76,8 @@ class Place:
         node: Any = SimpleNamespace(snapshotters={"native": self.driver}, content=self.content, boot="boot")
         self.exits = Exits(lambda key: None, "boot")
         remotes = Remotes(TransferSettings(), Launcher(), self.clock, {})
-        eyes = Eyes(self.store, node, self.exits)
+        checks = HealthChecks(lambda task, probe: None, lambda key: None, self.clock)
+        eyes = Eyes(self.store, node, self.exits, checks)
         self.hands = ImageHands(eyes, {}, remotes, self.clock, lambda key: None, lambda: False)
         self.collector = Collector(eyes, self.clock)
 

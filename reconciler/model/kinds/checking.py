@@ -57,6 +57,7 @@ _WRONG_TYPES: Final[Mapping[str, tuple[str, str]]] = {
     "int_type": ("is not a whole number", "write a whole number, without quotes"),
     "model_type": ("is not a mapping", "write key: value pairs, indented below it"),
     "dict_type": ("is not a mapping", "write key: value pairs, indented below it"),
+    "too_short": ("is empty", "write at least one"),
     "tuple_type": ("is not a list", "write one item a line, each after '- ', or [a, b]"),
 }
 
@@ -97,8 +98,17 @@ def _checked(model: type[BaseModel], value: Mapping[str, Any], kind: Kind | None
     try:
         model.model_validate(value)
     except ValidationError as error:
-        return [_problem(model, kind, detail) for detail in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        return [_problem(model, kind, detail) for detail in found if not _follows(detail, found)]
     return []
+
+
+def _follows(detail: ErrorDetails, found: list[ErrorDetails]) -> bool:
+    """Whether a list is too short only because what is in it is wrong, which is told already."""
+    place = detail["loc"]
+    return detail["type"] == "too_short" and any(
+        other["loc"][: len(place)] == place and len(other["loc"]) > len(place) for other in found
+    )
 
 
 def _problem(model: type[BaseModel], kind: Kind | None, error: ErrorDetails) -> Problem:

@@ -57,6 +57,8 @@ def test_until_the_startup_probe_has_passed_it_alone_is_asked() -> None:
     ("spec", "path"),
     [
         ({"liveness": {}}, "probes.liveness"),
+        ({"liveness": {"exec": []}}, "probes.liveness.exec"),
+        ({"liveness": {"exec": [True]}}, "probes.liveness.exec[0]"),
         ({"liveness": {"tcp": {"port": 1}, "exec": ["true"]}}, "probes.liveness.tcp"),
     ],
 )
