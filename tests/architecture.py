@@ -48,7 +48,7 @@ ENGINE_FLOOR: Final = FLOORS["reconciler.engine"]
 PINS: Final[Mapping[str, Sequence[str]]] = {
     "git": ("reconciler.sources.git",),
     "gitdb": ("reconciler.sources.git",),
-    "ruamel": ("reconciler.sources.manifests", "reconciler.config"),
+    "ruamel": ("reconciler.sources.manifests", "reconciler.config", "migrations.config.yaml_text"),
     "apscheduler": ("reconciler.engine.timetable",),
     "tenacity": ("core.retrying",),
     "opentelemetry": ("core.telemetry_sdk",),

@@ -79,3 +79,34 @@ def schema() -> None:
     from reconciler.model.settings import config_schema
 
     say_one(config_schema(), "json")
+
+
+@command.command("migrate")
+@click.argument("file")
+@click.option("--from", "source", type=click.Choice(["containerd", "reconciler"]), default="reconciler", help="Whose.")
+@click.option("--to", metavar="VERSION", help="containerd's 2, 3 or 4 [4], or reconciler [2].")
+@click.option("--write", is_flag=True, help="Replace the file, and those that it imports; the old ones are kept.")
+@click.option("--out", metavar="DIR", help="Write all there: the document, certs.d, secrets, report.json.")
+@click.option("--report", type=click.Choice(["table", "json"]), default="table", help="How each key is told [table].")
+@click.option("--strict", is_flag=True, help="Exit with 1 when anything is dropped; --write then writes nothing.")
+def migrate(file: str, source: str, to: str | None, write: bool, out: str | None, report: str, strict: bool) -> int:
+    """Bring a configuration to a newer version, or containerd's to ours, without losing a key.
+
+    The document goes to stdout, what became of each key to stderr. Comments and order are kept.
+    Exit code 0; 1: it cannot be used (nothing is written), or --strict and something was dropped.
+
+    \b
+    Examples:
+      reconciler config migrate /etc/reconciler/config.yaml --write
+      reconciler config migrate --from containerd /etc/containerd/config.toml --to reconciler --out new
+      reconciler config migrate --from containerd /etc/containerd/config.toml --to 4 --report json
+    """
+    from reconciler.cli.migrating import Wanted, migrate_config, target_of
+
+    theirs = source == "containerd"
+    target = target_of(theirs, to)
+    if write and out:
+        raise click.UsageError("--write and --out are two ways to write: give one.")
+    if write and theirs and target is None:
+        raise click.UsageError("--write would replace containerd's file with ours: use --out DIR.")
+    return migrate_config(Wanted(file, theirs, target, write, out, report, strict))
