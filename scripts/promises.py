@@ -101,12 +101,14 @@ PROMISES: Final = (
     ),
     Promise(
         "Full disks are got over",
-        "no space, no inodes: told as DiskPressure, nothing half-made stays, it goes on alone when there is room",
+        "no space, no inodes, read-only: told as DiskPressure, nothing half-made stays, it goes on alone when it can",
         (
             f"{DISK}::test_fault_08_a_full_disk_is_told_leaves_nothing_half_made_and_is_got_over_alone",
             f"{DISK}::test_fault_08_disk_pressure_is_a_condition_of_the_node_while_it_lasts",
+            f"{DISK}::test_fault_09_a_root_that_becomes_read_only_is_told_and_got_over_alone",
+            f"{DISK}::test_fault_09_a_disk_that_fails_stops_no_workload_and_a_reboot_brings_all_back",
         ),
-        "each single write and sync refused; quotas; a root that becomes read-only",
+        "each single write and sync refused; quotas",
     ),
     Promise(
         "Clocks may jump",

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from core import proc
 from core.errors import AgentError
 from reconciler.decide.summary import condition
-from reconciler.model.identity import Kind
+from reconciler.model.identity import Key, Kind
 from tests.conftest import Node
-from tests.crash.checker import staging
+from tests.crash.checker import staging, start_time
 from tests.crash.ground import Ground, ground
+from tests.crash.rounds import power_off
 from tests.figures import Figure
 from tests.registry import Registry
 
@@ -65,17 +67,17 @@ class Disk:
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
-        """Nothing can be written inside the block."""
-        _remount(self.path, "ro")
+        """Nothing can be written inside the block, but to files that are open already.
+
+        A file system with files open for writing cannot be made read-only, nor can its mount: so it is covered by a
+        read-only mount of itself.
+        """
+        subprocess.run(["mount", "--bind", self.path, self.path], check=True)
         try:
+            subprocess.run(["mount", "-o", "remount,bind,ro", self.path], check=True)
             yield
         finally:
-            _remount(self.path, "rw")
-
-
-def _remount(path: Path, how: str) -> None:
-    # A file system with files open for writing does not become read-only; its mount does.
-    subprocess.run(["mount", "-o", f"remount,bind,{how}", path], check=True)
+            subprocess.run(["umount", "--lazy", self.path], check=True)
 
 
 @pytest.fixture
@@ -176,4 +178,99 @@ def test_fault_08_disk_pressure_is_a_condition_of_the_node_while_it_lasts(small:
         nothing_half_made(made)
     apply_somehow(made)
     made.converged(FREE_AFTERWARDS)
+    made.delete_all()
+
+
+def process(made: Ground, name: str) -> tuple[int, int]:
+    """Pid and start time of a container's first process, which must be alive."""
+    obj = made.store.get(Key(Kind.CONTAINER, name))
+    assert obj is not None
+    began = start_time(int(obj.status["pid"]))
+    assert began is not None, f"{name} does not run: {dict(obj.status)}"
+    return int(obj.status["pid"]), began
+
+
+def test_fault_09_a_root_that_becomes_read_only_is_told_and_got_over_alone(
+    small: tuple[Ground, Disk], figure: Figure
+) -> None:
+    made, disk = small
+    made.start_agent()
+    made.want({"c0": "1"})
+    made.apply()
+    before = process(made, "c0")
+    with disk.read_only():
+        eventually_told(made, "ReadOnly")
+        made.want({"c0": "1", "c4": "2"}, ("web",))
+        refused = made.node.cli(*made.apply_words)
+        assert refused.returncode == 1
+        assert "no space" in refused.stderr, refused.stderr
+        assert "read" in refused.stderr, refused.stderr
+        assert made.agent is not None
+        assert made.agent.poll() is None, "the agent ended"
+        assert process(made, "c0") == before
+    eventually_told(made, "")
+    made.apply()
+    figure("until all was well after a read-only root came back", made.converged(FREE_AFTERWARDS), "s")
+    assert process(made, "c0") == before
+    made.delete_all()
+
+
+@pytest.fixture
+def failing(node: Node, registry: Registry, tmp_path: Path) -> Iterator[tuple[Ground, Path]]:
+    """A node whose root is an ext4 in a file that becomes read-only at a fault; and the file that makes one."""
+    image = tmp_path / "disk.img"
+    with image.open("wb") as out:
+        out.truncate(256 << 20)
+    subprocess.run(["mkfs.ext4", "-q", image], check=True)
+    node.root.mkdir(mode=0o700)
+    mount(image, node.root)
+    try:
+        with ground(node, registry.host) as made:
+            yield made, image
+    finally:
+        node.stop()
+        subprocess.run(["umount", "--lazy", node.root], check=True)
+
+
+def mount(image: Path, root: Path) -> None:
+    """Mount the file; a fault makes it read-only."""
+    subprocess.run(["mount", "-o", "loop,errors=remount-ro", image, root], check=True)
+
+
+def break_disk(root: Path) -> None:
+    """What a bad disk does: the kernel makes the file system read-only, also for files that are open."""
+    device = next(one.source for one in proc.mounts() if one.target == str(root))
+    Path(f"/sys/fs/ext4/{Path(device).name}/trigger_fs_error").write_text("tried\n")
+
+
+def test_fault_09_a_disk_that_fails_stops_no_workload_and_a_reboot_brings_all_back(
+    failing: tuple[Ground, Path],
+) -> None:
+    made, image = failing
+    made.start_agent()
+    made.want({"c0": "1", "c4": "1"})
+    made.apply()
+    made.converged()
+    before = process(made, "c0"), process(made, "c4")
+    break_disk(made.node.root)
+    made.want({"c0": "2"})
+    refused = made.node.cli(*made.apply_words)
+    assert refused.returncode == 1
+    assert "error: " in refused.stderr
+    assert "Traceback" not in refused.stderr
+    said = made.node.cli("doctor").stdout
+    assert "cannot be written: read-only file system" in said, said
+    assert made.agent is not None
+    assert made.agent.poll() is None, "the agent ended"
+    assert (process(made, "c0"), process(made, "c4")) == before
+    made.kill_agent()
+    made.close()
+    power_off(made.place)
+    subprocess.run(["umount", made.node.root], check=True)
+    checked = subprocess.run(["fsck.ext4", "-f", "-y", image], capture_output=True, text=True)
+    assert checked.returncode in (0, 1), checked.stdout
+    mount(image, made.node.root)
+    made.want({"c0": "1", "c4": "1"})
+    made.start_agent()
+    made.converged()
     made.delete_all()
