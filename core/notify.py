@@ -1,4 +1,4 @@
-"""Speaking to the service manager that started us: ready, alive, how it goes, stopping (sd_notify(3), sd_watchdog(3)).
+"""Speaking to the service manager that started us: ready, reloading, alive, stopping (sd_notify(3), sd_watchdog(3)).
 
 Rules of this file: a message that cannot be delivered is not an error, since the manager may be gone while the agent
 goes on. Where there is no manager everything here does nothing.
@@ -38,6 +38,10 @@ class Notifier:
     def ready(self) -> None:
         """The start is over."""
         self._send("READY=1")
+
+    def reloading(self, monotonic: float) -> None:
+        """Settings are read again, since `monotonic` seconds on CLOCK_MONOTONIC; `ready` says that it is over."""
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={int(monotonic * _MICRO)}")
 
     def beat(self) -> None:
         """A sign of life; to be given only after a look at what is to be alive."""

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import resource
-import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,14 +15,12 @@ from core import cgroups, fsio, proc
 from core.clock import Clock
 from core.content.scrub import Scrubber
 from core.content.store import ContentStore
-from core.errors import NotFound
 from core.network.cni import Cni
 from core.network.own import Bridge
 from core.process import Launcher
 from core.runtime.drivers import Ground, build_table
 from core.runtime.node import read_node
 from core.runtime.probing import PROBES, Prober, told
-from core.runtime.table import RuntimeSpec
 from core.snapshots.driver import FolderSnapshotter
 from core.snapshots.native import NativeSnapshotter
 from core.snapshots.overlay import OverlaySnapshotter
@@ -40,7 +36,6 @@ from reconciler.controllers.others import (
     VolumeController,
 )
 from reconciler.controllers.source import RevisionController, SourceController
-from reconciler.decide.references import auth_secret
 from reconciler.engine import recovery, telling
 from reconciler.engine.backoff import Backoff
 from reconciler.engine.cgroup_home import CgroupHome
@@ -57,29 +52,24 @@ from reconciler.engine.networks import CniNetworks
 from reconciler.engine.observe import Eyes, Node, disk_of
 from reconciler.engine.perform import Crew, NodeHands
 from reconciler.engine.queue import WorkQueue
-from reconciler.engine.remotes import Remotes, TransferSettings
+from reconciler.engine.remotes import Remotes
 from reconciler.engine.repairing import REPAIR, Repairer
 from reconciler.engine.requests import Requests
 from reconciler.engine.scope import Scope
 from reconciler.engine.sources import SourceHands, Ways
+from reconciler.engine.standing import Standing
 from reconciler.engine.tasks import TaskHands
 from reconciler.engine.watcher import Watcher
 from reconciler.engine.workers import Workers
-from reconciler.model.config import Config, TransferConfig
-from reconciler.model.identity import Key, Kind, source_of
-from reconciler.model.kinds.secret import SecretSpec
-from reconciler.model.kinds.source import SourceSpec
-from reconciler.model.objects import ORPHAN, Object
+from reconciler.model.config import Config
+from reconciler.model.identity import Key, Kind
+from reconciler.model.objects import ORPHAN
 from reconciler.places import Paths
-from reconciler.sources.fetchers import git_fetcher
-from reconciler.sources.folder import FolderFetcher
-from reconciler.sources.git_access import access
-from reconciler.sources.repositories import Home, Limits, wanted
-from reconciler.sources.revisions import Fetcher
-from reconciler.sources.substitution import Variables
-from reconciler.store.functions import ENGINE, members, sweep
-from reconciler.store.port import ObjectStore, Put, Remove
+from reconciler.store.functions import members, sweep
+from reconciler.store.port import ObjectStore
 from reconciler.store.revisions import Revisions
+from reconciler.taking_up import Parts, name_node
+from reconciler.translation import facts_of, node_name, runtime_specs, source_ways, transfer_settings
 
 if TYPE_CHECKING:
     from reconciler.engine.timetable import Timetable
@@ -110,6 +100,7 @@ class Options:
     stopping: Callable[[], bool]
     supervised: bool
     config: Config = field(default_factory=Config)
+    standing: Standing = field(default_factory=Standing)
     fetches: bool = False
     """Whether Sources are fetched: by an agent, also one that ends when all is done."""
 
@@ -140,7 +131,7 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
     )
     unpackers = {name: partial(_unpacker, driver, launcher) for name, driver in snapshotters.items()}
     remotes = Remotes(transfer_settings(options.config.transfer), launcher, clock, os.environ)
-    ways = source_ways(paths, store, options.config, launcher)
+    ways = partial(source_ways, paths, store, launcher)
     return _assemble(paths, store, clock, options, node, home, _Coming(unpackers, remotes, ways))
 
 
@@ -150,21 +141,7 @@ class _Coming:
 
     unpackers: Mapping[str, Callable[[], Unpacker]]
     remotes: Remotes
-    ways: Ways
-
-
-def transfer_settings(config: TransferConfig) -> TransferSettings:
-    """What the configuration says of transfers, for below the wiring."""
-    proxy = config.proxy
-    return TransferSettings(
-        hosts=tuple(map(Path, config.hosts)),
-        docker_config=Path(config.docker_config) if config.docker_config is not None else None,
-        proxy=(proxy.http, proxy.https, proxy.no_proxy),
-        ca=Path(config.ca) if config.ca is not None else None,
-        plain=frozenset(config.plain_http),
-        parallel=config.parallel,
-        keep_free=config.keep_free,
-    )
+    ways: Callable[[Config], Ways]
 
 
 def _assemble(
@@ -186,9 +163,12 @@ def _assemble(
     limits = read_node()
     late = _Late()
     images = ImageHands(eyes, coming.unpackers, coming.remotes, clock, late.tell, options.stopping)
-    tasks = TaskHands(eyes, limits, clock, paths.attempts, _facts_of(options.config))
-    sources = SourceHands(store, Revisions(paths.root, store, options.config.gc.keep_revisions), coming.ways, clock)
+    tasks = TaskHands(eyes, limits, clock, paths.attempts, facts_of(options.config))
+    revisions = Revisions(paths.root, store, options.config.gc.keep_revisions)
+    sources = SourceHands(store, revisions, coming.ways(options.config), clock)
     hands = NodeHands(eyes, Crew(tasks, images, sources), limits, clock, paths.root)
+    told_node = facts_of(options.config)
+    reader = SourceController(store, sources.memories, options.config, told_node, fetches=options.fetches)
     controllers = (
         ContainerController(eyes, index.owned_by),
         ImageController(eyes, index.users),
@@ -200,8 +180,9 @@ def _assemble(
             lambda: _node_fields(node, store, eyes, options),
             lambda: disk_of(paths.root),
             lambda: recovery.notice(paths, store, clock.wall()),
+            options.standing,
         ),
-        SourceController(store, sources.memories, options.config, _facts_of(options.config), fetches=options.fetches),
+        reader,
         RevisionController(store),
     )
     engine = Engine(store, register(controllers), hands, queue, clock, index)
@@ -212,10 +193,22 @@ def _assemble(
     requests = Requests(store, {COLLECT: collector.operate, REPAIR: mender.operate}, clock, options.stopping)
     timetable = watcher = None
     if options.resident:
-        timetable = _timetable(clock, collector, options.config.gc.interval)
+        timetable = _timetable(clock)
+        _collect_every(timetable, collector, options.config.gc.interval)
         timetable.every("scrub", SCRUB_SECONDS, 0.1, partial(_scrub, Scrubber(node.content), store, queue))
         watcher = Watcher(store, engine.woken, _rung(options.pause, requests))
-    sweeps: tuple[Callable[[], object], ...] = (
+    sweeps = _sweeps(paths, node, tasks, sources)
+    collect = partial(_collect_every, timetable, collector)
+    parts = Parts(node, coming.remotes, tasks, sources, revisions, reader, engine, coming.ways, collect)
+    regularly = partial(_each_in_turn, tasks.rotate_logs, partial(sources.watch, queue.add))
+    return Life(
+        engine, eyes, home, exits, checks, watcher, workers, sweeps, regularly, requests, timetable, parts.take_up
+    )
+
+
+def _sweeps(paths: Paths, node: Node, tasks: TaskHands, sources: SourceHands) -> tuple[Callable[[], object], ...]:
+    """What removes half-made things."""
+    return (
         partial(fsio.sweep_staging, paths.root),  # a store that was never made
         partial(fsio.sweep_staging, paths.volumes),
         partial(fsio.sweep_staging, paths.state),
@@ -225,16 +218,17 @@ def _assemble(
         tasks.sweep,
         sources.sweep,
     )
-    regularly = partial(_each_in_turn, tasks.rotate_logs, partial(sources.watch, queue.add))
-    return Life(engine, eyes, home, exits, checks, watcher, workers, sweeps, regularly, requests, timetable)
 
 
-def _timetable(clock: Clock, collector: Collector, interval: float) -> Timetable:
+def _timetable(clock: Clock) -> Timetable:
     from reconciler.engine.timetable import Timetable  # only who stays pays for it
 
-    made = Timetable(clock)
-    made.every("collect", interval, 0.1 * interval, collector.by_timetable)
-    return made
+    return Timetable(clock)
+
+
+def _collect_every(timetable: Timetable | None, collector: Collector, interval: float) -> None:
+    if timetable is not None:
+        timetable.every("collect", interval, 0.1 * interval, collector.by_timetable)
 
 
 def _workers(engine: Engine, lanes: Sequence[WorkQueue], clock: Clock) -> list[Workers]:
@@ -248,30 +242,6 @@ def _workers(engine: Engine, lanes: Sequence[WorkQueue], clock: Clock) -> list[W
 def _each_in_turn(*jobs: Callable[[], None]) -> None:
     for job in jobs:
         job()
-
-
-def source_ways(paths: Paths, store: ObjectStore, config: Config, launcher: Launcher) -> Ways:
-    """How Sources are read on this node."""
-    git = config.sources.git
-
-    def make(obj: Object, spec: SourceSpec) -> Fetcher:
-        if spec.folder is not None:
-            return FolderFetcher(Path(spec.folder), spec.path)
-        what = wanted(obj.spec["git"], spec.path, allow_file=git.allow_file or source_of(obj.manager) is None)
-        home = Home(paths.sources / obj.name, paths.state / "sources" / obj.name)
-        shown = access(what.address, git, _login_of(store, auth_secret(obj.spec)))
-        return git_fetcher(home, what, shown, launcher, Limits(seconds=git.timeout))
-
-    return Ways(make, paths.sources, Variables(node_name(config), config.node.labels), git.allow_file)
-
-
-def _login_of(store: ObjectStore, name: str | None) -> Mapping[str, bytes] | None:
-    if name is None:
-        return None
-    secret = store.get(Key(Kind.SECRET, name))
-    if secret is None or secret.deleted is not None:
-        raise NotFound(f"secret/{name} is not there", advice=f"Apply a Secret named {name}; it is then tried at once.")
-    return SecretSpec.model_validate(secret.spec).contents()
 
 
 def _worker_counts() -> tuple[int, int]:
@@ -334,35 +304,9 @@ def _node_fields(node: Node, store: ObjectStore, eyes: Eyes, options: Options) -
     }
 
 
-def runtime_specs(config: Config) -> tuple[RuntimeSpec, ...]:
-    """The runtimes that the configuration adds, or describes otherwise than they are by themselves."""
-    return tuple(RuntimeSpec(name, one.sandboxer, one.path or "", one.options) for name, one in config.runtimes.items())
-
-
-def _facts_of(config: Config) -> Mapping[str, str]:
-    """What `valueFrom: {node: …}` may name."""
-    return {"name": node_name(config), **{f"labels.{name}": text for name, text in config.node.labels.items()}}
-
-
 def prepare_store(paths: Paths, store: ObjectStore, clock: Clock, config: Config) -> None:
     """Before the first look: bring back what was lost, name the node, finish removals."""
     node = Key(Kind.NODE, node_name(config))
     recovery.fill(paths, store, clock.wall(), node)
     sweep(store, clock.wall())
-    _name_node(store, node, config)
-
-
-def _name_node(store: ObjectStore, key: Key, config: Config) -> None:
-    """Have the one Node object, with the labels that the configuration gives; another name's is removed."""
-    for obj in store.list(Kind.NODE):
-        if obj.key != key:
-            store.commit([Remove(obj.key, obj.version)])
-    found = store.get(key) or Object(key, manager=ENGINE)
-    store.commit([Put(replace(found, labels=config.node.labels), found.version)])
-
-
-def node_name(config: Config) -> str:
-    """This node's name as an object: the configured one, else its host name in the letters that names have."""
-    if config.node.name is not None:
-        return config.node.name
-    return re.sub(r"[^-a-z0-9.]+", "-", socket.gethostname().lower()).strip("-.")[:63] or "node"
+    name_node(store, node, config)

@@ -64,6 +64,21 @@ def config_file(given: str | None) -> Path | None:
     return DEFAULT_FILE if there else None
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigFiles:
+    """The files of the configuration, wherever they are at the moment; `given`: the file that was named, if any."""
+
+    given: str | None
+
+    def load(self) -> Loaded:
+        """As `load`."""
+        return load(config_file(self.given))
+
+    def signature(self) -> Signature:
+        """As `signature`."""
+        return signature(config_file(self.given))
+
+
 def load_config(file: Path | None) -> Config:
     """The configuration of `file` and its drop-ins; None: all defaults. Raises as `load`."""
     return load(file).config

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Final
 from core import fsio, telemetry
 from core.clock import Clock, SystemClock
 from reconciler.model.identity import Key, Kind
-from reconciler.wiring import Configured, judge, listen, open_store
+from reconciler.wiring import judge, listen, open_store
 
 if TYPE_CHECKING:
     from core.notify import Notifier
+    from reconciler.config import ConfigFiles
     from reconciler.engine.life import Life
-    from reconciler.model.config import Config
     from reconciler.places import Paths
     from reconciler.store.port import ObjectStore
 
 _TICK: Final = 0.1
 
 
-def run_agent(paths: Paths, config: Configured, *, once: bool, private_mounts: bool) -> int:
+def run_agent(paths: Paths, files: ConfigFiles, *, once: bool, private_mounts: bool) -> int:
     """Be the node's engine until told to stop (TERM, INT): 0. With `once` until every Source was fetched and nothing is
-    left to do: 0, or 1 when something is not as it should be.
+    left to do: 0, or 1 when something is not as it should be. HUP has it read its configuration again.
     """
     import faulthandler
 
@@ -43,24 +43,27 @@ def run_agent(paths: Paths, config: Configured, *, once: bool, private_mounts: b
     lock = EngineLock(paths.state, paths.root, Role.AGENT, clock)
     lock.take(lambda holder: manager.status(f"Waiting until {holder} is done"))
     try:
-        return _serve(paths, config(), clock, told, manager, once=once)
+        return _serve(paths, files, clock, told, manager, once=once)
     finally:
         lock.release()
 
 
 class Told:
-    """Whether TERM or INT has come; signals wake who waits."""
+    """Whether TERM or INT has come (`stop`), or HUP (`reload`); signals wake who waits."""
 
     def __init__(self) -> None:
         self._read, self._write = socket.socketpair()
         self._write.setblocking(False)
         signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-        self.stop = False
-        for number in (signal.SIGTERM, signal.SIGINT):
+        self.stop = self.reload = False
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: object) -> None:
-        self.stop = True
+        if number == signal.SIGHUP:
+            self.reload = True
+        else:
+            self.stop = True
 
     def wait(self, seconds: float) -> None:
         """Wait up to `seconds` for a signal."""
@@ -69,12 +72,17 @@ class Told:
             self._read.recv(64)
 
 
-def _serve(paths: Paths, config: Config, clock: Clock, told: Told, manager: Notifier, *, once: bool) -> int:
+def _serve(paths: Paths, files: ConfigFiles, clock: Clock, told: Told, manager: Notifier, *, once: bool) -> int:
     from reconciler.assembly import Options, build_life, prepare_store
     from reconciler.engine.doorbell import Doorbell
     from reconciler.engine.scope import Scope
+    from reconciler.engine.standing import Standing
+    from reconciler.reloading import LOOK_SECONDS, Engine, Reloader
     from reconciler.store.sqlite_recovery import mend
 
+    seen, loaded = files.signature(), files.load()
+    config = loaded.config
+    standing = Standing(tuple(map(str, loaded.files)), clock.wall())
     manager.status("Opening the store")
     fsio.make_private(paths.root)
     mend(paths.store_file, clock)
@@ -83,8 +91,13 @@ def _serve(paths: Paths, config: Config, clock: Clock, told: Told, manager: Noti
     assert store is not None
     prepare_store(paths, store, clock, config)
     bell = Doorbell.bind(paths.state)
-    options = Options(Scope(store, None), not once, bell.wait, lambda: told.stop, not once, config, fetches=True)
+    scope = Scope(store, None)
+    options = Options(scope, not once, bell.wait, lambda: told.stop, not once, config, standing, fetches=True)
     life = build_life(paths, store, clock, options)
+    engine = Engine(store, standing, life.take_up, life.engine.queue.add)
+    reloader = Reloader(files, engine, config, seen, clock)
+    if life.timetable is not None:
+        life.timetable.every("configuration", LOOK_SECONDS, 0.1, reloader.look)
     try:
         manager.status("Looking at what is here")
         life.start()
@@ -93,6 +106,11 @@ def _serve(paths: Paths, config: Config, clock: Clock, told: Told, manager: Noti
         while not told.stop and code is None:
             _sign_of_life(life, manager, clock)
             told.wait(_TICK if once else manager.pause or 3600.0)
+            if told.reload:
+                told.reload = False
+                manager.reloading(clock.monotonic())
+                reloader.reload()
+                manager.ready()
             code = _once_over(store, life) if once else None
         manager.stopping()
         return code or 0

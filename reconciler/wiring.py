@@ -228,9 +228,10 @@ def _answer(node: _Node, request: Request, lock: EngineLock, tick: Callable[[Map
 @contextlib.contextmanager
 def _one_shot(node: _Node, keys: frozenset[Key], lock: EngineLock) -> Iterator[tuple[Life, Doorbell]]:
     """An engine in this process for `keys` inside the block, which holds the lock when it begins."""
-    from reconciler.assembly import Options, build_life, node_name, prepare_store
+    from reconciler.assembly import Options, build_life, prepare_store
     from reconciler.engine.doorbell import Doorbell
     from reconciler.engine.scope import Scope
+    from reconciler.translation import node_name
 
     clock, ending = SystemClock(), list[bool]()
     scope = Scope(node.store, keys | {Key(Kind.NODE, node_name(node.config))})

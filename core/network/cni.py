@@ -87,7 +87,7 @@ class Cni:
         self._launcher = launcher
         self._boot = boot
         self._prefix = prefix
-        self._plugins = tuple(plugins)
+        self.plugins = tuple(plugins)
 
     def add(self, id: str, netns: str, network: NetworkList, ports: Sequence[PortMapping] = ()) -> Attachment:
         """Attach the namespace at path `netns`, or adopt what was done: create or adopt, never both.
@@ -200,7 +200,7 @@ class Cni:
                 self._program(word)
 
     def _program(self, word: str) -> str:
-        for folder in self._plugins:
+        for folder in self.plugins:
             path = os.path.join(folder, os.path.basename(word))
             if os.access(path, os.X_OK):
                 return path
@@ -224,7 +224,7 @@ class Cni:
             "CNI_CONTAINERID": self._name(id),
             "CNI_NETNS": there,
             "CNI_IFNAME": INTERFACE,
-            "CNI_PATH": ":".join(self._plugins),
+            "CNI_PATH": ":".join(self.plugins),
         }
         words = [f"{name}={value}" for name, value in env.items()]
         argv = [process.find("env", "coreutils"), "-i", *words, self._program(word)]

@@ -26,7 +26,7 @@ class UnknownRuntime(Unsupported):
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
         super().__init__(
             f"this node has no runtime {name!r}; it has: {', '.join(known)}",
-            advice="Correct `runtime`, or add it to `runtimes` in the configuration and restart the agent.",
+            advice="Correct `runtime`, or add it to `runtimes` in the configuration.",
         )
 
 
@@ -79,6 +79,12 @@ class RuntimeTable:
         self._named = {spec.name: drivers[spec.driver](spec) for spec in specs}
         self._built = {_key(one.spec): one for one in self._named.values()}
         self._made: dict[tuple[str, str], Runtime] = {}
+
+    def configure(self, specs: tuple[RuntimeSpec, ...]) -> None:
+        """Ask for these from now on; what was made goes on by what it was made with."""
+        for spec in specs:
+            self._driven(spec)
+        self._named = {spec.name: self._built[_key(spec)] for spec in specs}
 
     @property
     def names(self) -> tuple[str, ...]:

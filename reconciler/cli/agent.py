@@ -25,10 +25,11 @@ def command(context: click.Context, once: bool, private_mounts: bool) -> int:
     """
     if context.invoked_subcommand is not None:
         return 0
+    from reconciler.config import ConfigFiles
     from reconciler.resident import run_agent
 
     node = context.ensure_object(Node)
-    return run_agent(node.paths, node.config, once=once, private_mounts=private_mounts)
+    return run_agent(node.paths, ConfigFiles(node.config_file), once=once, private_mounts=private_mounts)
 
 
 @command.command("install")

@@ -24,9 +24,9 @@ def push_image(node: Node, store: ObjectStore, image: Object, target: str, secre
     from core.transfer import export, reference
     from core.transfer.ports import Descriptor
     from core.transfer.push import push
-    from reconciler.assembly import transfer_settings
     from reconciler.cli.asking import Asking
     from reconciler.engine.remotes import Remotes
+    from reconciler.translation import transfer_settings
 
     record, name = image.record, reference.parse(target or image.spec["ref"])
     remotes = Remotes(transfer_settings(node.config().transfer), Launcher(), node.clock, os.environ)

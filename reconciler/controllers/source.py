@@ -61,6 +61,11 @@ class SourceController:
         self._node_facts = node_facts
         self._fetches = fetches
 
+    def configure(self, config: Config, node_facts: Mapping[str, Any]) -> None:
+        """Decide by these from now on."""
+        self._config = config.sources
+        self._node_facts = node_facts
+
     def facts(self, obj: Object, fault: Fault | None) -> SourceFacts:
         """Its revision, and every object that it has, wants or wanted."""
         every = {one.key: one for one in self._store.list()}

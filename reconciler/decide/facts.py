@@ -314,6 +314,10 @@ class NodeFacts:
     disk: Disk
     notice: str = ""
     """What was lost and came back, while a person should still know; empty: nothing."""
+    refused: str = ""
+    """What is wrong with the newest configuration, which is therefore not in force; empty: it is."""
+    waiting: tuple[str, ...] = ()
+    """The keys of the configuration that a restart would bring into force."""
     fault: Fault | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""What the node says of itself: is its disk full, was its store lost."""
+"""What the node says of itself: is its disk full, was its store lost, is its configuration in force."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ FULL_BELOW: Final = 0.05
 """The share of bytes or inodes that must be free; below it the disk is said to be under pressure."""
 DISK_PRESSURE: Final = "DiskPressure"
 STORE_REBUILT: Final = "StoreRebuilt"
+CONFIG_INVALID: Final = "ConfigInvalid"
+RESTART_NEEDED: Final = "RestartNeeded"
 
 
 def node_detail(facts: NodeFacts) -> Detail:
@@ -20,6 +22,11 @@ def node_detail(facts: NodeFacts) -> Detail:
         conditions.append((DISK_PRESSURE, True, *pressure))
     if facts.notice:
         conditions.append((STORE_REBUILT, True, "Lost", facts.notice))
+    if facts.refused:
+        conditions.append((CONFIG_INVALID, True, "Refused", f"the last good one stays in force: {facts.refused}"))
+    if facts.waiting:
+        keys = ", ".join(facts.waiting)
+        conditions.append((RESTART_NEEDED, True, "ConfigChanged", f"restart the agent to bring into force: {keys}"))
     return Detail(True, "Stored", "", dict(facts.detail), tuple(conditions))
 
 

@@ -174,7 +174,7 @@ def _unknown_runtime(facts: SandboxFacts) -> Iterator[Await]:
     wanted = facts.obj.spec["runtime"]
     if wanted not in facts.runtimes:
         has = f"this node has no runtime {wanted!r}; it has: {', '.join(facts.runtimes)}"
-        hint = "Correct `runtime`, or add it to `runtimes` in the configuration and restart the agent."
+        hint = "Correct `runtime`, or add it to `runtimes` in the configuration."
         yield Await("RuntimeUnknown", has, None, stalled=True, hint=hint)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from core.transfer import reference
-from reconciler.decide.attempts import Memory
+from reconciler.decide.attempts import IN_PLACE, Memory
 from reconciler.decide.facts import ContainerFacts, ImageSeen, SandboxView
 from reconciler.decide.references import image_key, sandbox_key
 from reconciler.model.actions import Action, Await, Disown, EnsureOwned
@@ -39,13 +39,28 @@ def owned_objects(owner: Key, raw: Mapping[str, Any], runtime: str = "runc") -> 
 def ensure_owned(facts: ContainerFacts) -> Iterator[Action]:
     """Make what the container owns, where it is not there as it should be. What is on its way out must go first."""
     key = facts.obj.key
-    for wanted in owned_objects(key, facts.obj.spec, facts.default_runtime):
+    for wanted in owned_objects(key, facts.obj.spec, _default_runtime(facts)):
         seen: ImageSeen | SandboxView | None = facts.image if wanted.kind is Kind.IMAGE else facts.sandbox
         if seen is not None and seen.deleting:
             continue
         moved = isinstance(seen, SandboxView) and dict(seen.spec) != dict(wanted.spec)
         if seen is None or key not in seen.owners or moved:
             yield EnsureOwned(key, wanted)
+
+
+def _default_runtime(facts: ContainerFacts) -> str:
+    """The runtime of a private sandbox that names none: what runs keeps its own when the node's default changes, until
+    the container is another one for another reason.
+    """
+    current, sandbox = Memory.of(facts.obj.record).current, facts.sandbox
+    if current is None or sandbox is None or facts.obj.key not in sandbox.owners:
+        return facts.default_runtime
+    same = _replacing(current.spec) == _replacing(facts.obj.spec)
+    return str(sandbox.spec.get("runtime", facts.default_runtime)) if same else facts.default_runtime
+
+
+def _replacing(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in spec.items() if name not in IN_PLACE}
 
 
 def disown_unneeded(facts: ContainerFacts) -> Iterator[Action]:

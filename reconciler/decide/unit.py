@@ -84,6 +84,7 @@ StartLimitIntervalSec=0
 Type=notify
 NotifyAccess=main
 ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
 EnvironmentFile=-{environment}
 Restart=always
 RestartSec=5s

@@ -97,6 +97,12 @@ class Engine:
         for other in concerned:
             self.queue.add(other)
 
+    def reconsider(self) -> None:
+        """Try at once what had failed, and look at everything: what failures came from may be otherwise now."""
+        for key in list(self._faults):
+            self._forget(key)
+        self.resync()
+
     def resync(self) -> None:
         """Look at everything once more."""
         for obj in self.store.list():

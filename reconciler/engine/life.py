@@ -21,6 +21,7 @@ from reconciler.engine.requests import Requests
 from reconciler.engine.timetable import Timetable
 from reconciler.engine.watcher import Watcher
 from reconciler.engine.workers import Workers
+from reconciler.model.config import Config
 
 RESYNC_SECONDS: Final = 30.0
 LOGS_SECONDS: Final = 2.0
@@ -60,6 +61,8 @@ class Life:
     rotate: Callable[[], None]
     requests: Requests
     timetable: Timetable | None = None
+    take_up: Callable[[Config], None] = lambda _: None
+    """Has all parts work by another configuration from now on."""
 
     def start(self) -> None:
         """Steps 2 to 5; step 1 was done when `home` was entered."""

@@ -7,7 +7,7 @@ twice. The default network's bridge is there while a sandbox is on it, and no lo
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -27,6 +27,9 @@ class Networks(Protocol):
     def attach(self, id: str, netns: str, wanted: Network) -> Attachment:
         """Attach sandbox `id`, whose network namespace is pinned at `netns`, or adopt what was done."""
 
+    def configure(self, lists: Path, plugins: Sequence[str]) -> None:
+        """From now on, look for lists and for plugins in these folders."""
+
     def attached(self, id: str) -> Attachment | None:
         """What it was attached to, whole, in this boot; None: nothing. Spawns nothing."""
 
@@ -45,6 +48,11 @@ class CniNetworks:
         self._own = own
         self._lists = lists
         self._lock = fsio.make_private(folder) / ".lock"
+
+    def configure(self, lists: Path, plugins: Sequence[str]) -> None:
+        """Look there for what is attached from now on."""
+        self._lists = lists
+        self._cni.plugins = tuple(plugins)
 
     def attach(self, id: str, netns: str, wanted: Network) -> Attachment:
         """Attach or adopt. Raises `NotFound` (no such network), and what `Cni.add` raises."""

@@ -33,9 +33,9 @@ from reconciler.store.port import ObjectStore
 _NOTHING: Final[frozenset[str]] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Node:
-    """What an engine works with: its drivers and its places."""
+    """What an engine works with: its drivers and its places. Only `default_runtime` is ever set anew."""
 
     runtimes: RuntimeTable
     networks: Networks

@@ -49,6 +49,12 @@ class Remotes:
         self._env = env
         self._manners: Manners | None = None
 
+    def configure(self, settings: TransferSettings) -> None:
+        """Go by these for what is opened from now on; how hosts answered until now is forgotten."""
+        if settings != self.settings:
+            self.settings = settings
+            self._manners = None
+
     def open(self, reference: Reference, secret: Mapping[str, bytes], name: str = "") -> Registry | Mirrors:
         """The image at its mirrors and its registry, to be used as a block.
 

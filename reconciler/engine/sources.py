@@ -118,6 +118,13 @@ class SourceHands:
         self._ways = ways
         self._clock = clock
 
+    def configure(self, ways: Ways) -> None:
+        """Read Sources by these ways from the next look on."""
+        self._ways = ways
+        self.memories.make = ways.make
+        for memory in list(self.memories.known.values()):
+            memory.made_of = (0, "")
+
     def fetch(self, action: FetchSource) -> None:
         """Bring the revision, and remember which it is; raises what the fetcher raises."""
         obj = existing(self._store, action.key)

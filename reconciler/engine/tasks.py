@@ -64,6 +64,10 @@ class TaskHands:
         self._facts = facts
         self._looked: dict[tuple[str, ...], User] = {}
 
+    def configure(self, facts: Mapping[str, str]) -> None:
+        """Give these facts of the node to what is prepared from now on."""
+        self._facts = facts
+
     def prepare(self, action: PrepareTask) -> None:
         """ABSENT → PREPARED: root, look-ups, mounts, config.json. Raises what is wrong with the manifest or image."""
         node = self._eyes.node

@@ -143,7 +143,17 @@ def flat(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 def after_restart(path: Path) -> bool:
     """Whether a running agent does not take up a change of the value at `path`."""
-    return any(one.after_restart and _covers(one.path, path) for one in settings() if not one.section)
+    return any(_covers(marked, path) for marked in _marked(Config, ()))
+
+
+def _marked(model: type[BaseModel], path: Path) -> Iterator[Path]:
+    """The paths that are marked, read from the model itself: an agent that runs makes no schema."""
+    for name, field in model.model_fields.items():
+        here = (*path, field.alias or name)
+        if isinstance(field.json_schema_extra, dict) and RESTART in field.json_schema_extra:
+            yield here
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _marked(field.annotation, here)
 
 
 def _covers(setting: Path, path: Path) -> bool:

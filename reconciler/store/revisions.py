@@ -47,7 +47,7 @@ class Revisions:
     def __init__(self, root: Path, store: ObjectStore, keep: int) -> None:
         self._folder = root / "revisions"
         self._store = store
-        self._keep = keep
+        self.keep = keep
 
     def apply(self, order: Order, now: float) -> Applied:
         """Apply it, all or nothing. Raises `Conflict` when the store has moved on, and what `apply_specs` raises."""
@@ -104,7 +104,7 @@ class Revisions:
         """Those that go when one more comes; never what is rolled back to."""
         back = want.with_.removeprefix(ROLLBACK) if want.with_.startswith(ROLLBACK) else ""
         kept = [one for one in self.of(source.key) if str(one.spec["number"]) != back]
-        room = self._keep - (2 if back else 1)
+        room = self.keep - (2 if back else 1)
         return kept[: max(0, len(kept) - max(0, room))]
 
     def of(self, source: Key) -> list[Object]:

@@ -26,9 +26,14 @@ def st(registry: Registry) -> Iterator[Stage]:
 
 def configure(st: Stage, *names: str) -> None:
     """Give the node crun under these names and no other."""
+    (st.node.place.folder / "config.yaml").write_text(described(st, *names))
+
+
+def described(st: Stage, *names: str) -> str:
+    """A configuration in which crun has these names."""
     crun = program("crun", st.node.place.folder / "runtimes")
     config = {"version": 2, "runtimes": {name: {"sandboxer": "oci", "path": crun} for name in ("crun", *names)}}
-    (st.node.place.folder / "config.yaml").write_text(json.dumps(config))
+    return json.dumps(config)
 
 
 def made_by(st: Stage, name: str) -> str:
@@ -79,13 +84,15 @@ def test_a_runtime_that_is_configured_away_loses_nothing_that_runs(st: Stage) ->
 
 
 def test_a_runtime_that_the_agent_does_not_know_yet_stalls_its_sandbox_with_the_list(st: Stage) -> None:
-    configure(st, "fast", "newer")
+    ours = st.node.env["RECONCILER_CONFIG"]
+    st.node.env["RECONCILER_CONFIG"] = str(st.files / "only-the-command-reads-this.yaml")
+    (st.files / "only-the-command-reads-this.yaml").write_text(described(st, "fast", "newer"))
     st.submit(document("Sandbox", "early", {"runtime": "newer", "network": {"mode": "none"}}))
     key = "sandbox/early"
     eventually(lambda: st.condition(key, "Stalled").get("reason") == "RuntimeUnknown", "it is stalled")
     assert "it has: crun, fast, runc" in st.condition(key, "Stalled")["message"]
-    st.node.stop()
-    st.node.spawn("agent")
+    st.node.env["RECONCILER_CONFIG"] = ours
+    configure(st, "fast", "newer")
     eventually(lambda: st.condition(key, "Ready").get("status") == "True", "the new configuration is in force")
     st.delete(key)
 

@@ -22,9 +22,11 @@ def test_everything_is_said_in_the_words_of_the_protocol(tmp_path: Path, manager
         notifier.status("one\ntwo")
         notifier.ready()
         notifier.beat()
+        notifier.reloading(12.5)
         notifier.stopping()
-        said = [manager.recv(100) for _ in range(4)]
-    assert said == [b"STATUS=one two", b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
+        said = [manager.recv(100) for _ in range(5)]
+    reloading = b"RELOADING=1\nMONOTONIC_USEC=12500000"
+    assert said == [b"STATUS=one two", b"READY=1", b"WATCHDOG=1", reloading, b"STOPPING=1"]
 
 
 def test_an_abstract_socket_is_spoken_to() -> None:

@@ -101,6 +101,20 @@ def test_a_changed_path_counts_for_new_tasks_and_leaves_the_old_ones_as_they_are
     assert [made_by(later, id) for id in ("one", "two")] == [SLOW, newer]
 
 
+def test_what_is_configured_anew_counts_for_what_is_new_and_leaves_what_is_here_as_it_is(tmp_path: Path) -> None:
+    runtimes = boxed(table(tmp_path, SLOW), "slow")
+    runtimes.prepare(task("one"))
+    newer = RuntimeSpec("slow", "files", "/opt/newer")
+    runtimes.configure((newer, FAST))
+    runtimes.prepare(task("two"))
+    assert [made_by(runtimes, id) for id in ("one", "two")] == [SLOW, newer]
+    assert (runtimes.names, runtimes.named("slow").spec) == (("fast", "slow"), newer)
+    runtimes.configure((FAST,))
+    assert runtimes.names == ("fast",)
+    runtimes.prepare(task("three"))
+    assert made_by(runtimes, "three") == SLOW
+
+
 def test_a_name_that_has_another_driver_now_does_not_drive_old_sandboxes(tmp_path: Path) -> None:
     boxed(table(tmp_path, SLOW), "slow")
     later = table(tmp_path, RuntimeSpec("slow", "more"))

@@ -10,8 +10,8 @@ from core.transfer.endpoints import Can
 from core.transfer.hosts import endpoints
 from core.transfer.logins import parse_logins
 from core.transfer.proxies import Proxies
-from reconciler.assembly import transfer_settings
 from reconciler.config import parse_config
+from reconciler.translation import transfer_settings
 
 PAGE: Final = (Path(__file__).resolve().parents[4] / "docs" / "registries.md").read_text()
 

@@ -32,6 +32,14 @@ def test_disk_pressure_is_told_with_its_reason(disk: Disk, reason: str | None) -
     assert found == ({"DiskPressure": (True, reason)} if reason else {})
 
 
+def test_a_refused_configuration_and_one_that_waits_are_told() -> None:
+    found = node_detail(replace(FACTS, refused="config.yaml:3:1: no", waiting=("root", "state"))).conditions
+    assert found == (
+        ("ConfigInvalid", True, "Refused", "the last good one stays in force: config.yaml:3:1: no"),
+        ("RestartNeeded", True, "ConfigChanged", "restart the agent to bring into force: root, state"),
+    )
+
+
 def test_a_loss_is_told_in_its_own_words() -> None:
     assert node_detail(replace(FACTS, notice="three were lost")).conditions == (
         ("StoreRebuilt", True, "Lost", "three were lost"),

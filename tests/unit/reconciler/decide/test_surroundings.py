@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.decide.attempts import Attempt
 from reconciler.decide.facts import ContainerFacts, Dependency, ImageSeen, SandboxView
 from reconciler.decide.references import image_key, sandbox_key
 from reconciler.decide.surroundings import around, disown_unneeded, ensure_owned, needs, owned_objects
@@ -129,3 +130,28 @@ def test_a_private_sandbox_has_the_default_runtime_where_the_container_names_non
 
     assert of(OWN) == "crun"
     assert of({**OWN, "runtime": "runc"}) == "runc"
+
+
+def ran(spec: dict[str, Any], now: dict[str, Any]) -> ContainerFacts:
+    """A container that runs as `spec` in a sandbox by runc, and is to be as `now`; the node's default is crun."""
+    record = {"current": Attempt(1, "h", "s-1", "boot-1", 0.0, spec).to_json(), "attempt": 1}
+    seen = facts(spec, default_runtime="crun")
+    return replace(seen, obj=Object(WEB, spec=now, record=record))
+
+
+@pytest.mark.parametrize("now", [OWN, {**OWN, "restart": {"policy": "Never"}}])
+def test_another_default_runtime_leaves_what_runs_as_it_is(now: dict[str, Any]) -> None:
+    assert list(ensure_owned(ran(OWN, now))) == []
+
+
+@pytest.mark.parametrize("now", [{**OWN, "args": ["x"]}, {**OWN, "runtime": "crun"}])
+def test_another_default_runtime_counts_when_the_container_is_made_anew(now: dict[str, Any]) -> None:
+    (action,) = ensure_owned(ran(OWN, now))
+    assert isinstance(action, EnsureOwned)
+    assert action.object.spec["runtime"] == "crun"
+
+
+def test_a_runtime_that_is_no_longer_named_gives_way_to_the_default() -> None:
+    (action,) = ensure_owned(ran({**OWN, "runtime": "runc"}, OWN))
+    assert isinstance(action, EnsureOwned)
+    assert action.object.spec["runtime"] == "crun"

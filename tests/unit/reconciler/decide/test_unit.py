@@ -45,6 +45,7 @@ def test_the_unit_says_what_a_container_agent_needs() -> None:
     said = directives(unit())
     assert said["RequiresMountsFor"] == '"/var/lib/reconciler"'
     assert said["ExecStart"] == '"/opt/venv/bin/reconciler" "agent"'
+    assert said["ExecReload"] == "/bin/kill -HUP $MAINPID"
     wanted = {"Type": "notify", "NotifyAccess": "main", "KillMode": "process", "Delegate": "yes", "Restart": "always"}
     wanted |= {"OOMPolicy": "continue", "TasksMax": "infinity", "StartLimitIntervalSec": "0", "WatchdogSec": "60s"}
     assert {name: said.get(name) for name in wanted} == wanted
