@@ -25,7 +25,7 @@ from core.clock import Clock
 from core.errors import AgentError, Failed, NotFound, TimedOut, from_os_error
 from core.proc import ProcessId
 from core.process import Launcher, find, foreground
-from core.runtime import conmon, limits
+from core.runtime import conmon, limits, placing
 from core.runtime.bundle import Bundle, Bundles, Made, Record, checked_group, sweep
 from core.runtime.joining import joined
 from core.runtime.observing import Eyes
@@ -151,8 +151,8 @@ class OciShim:
             self.bundles.begin(id)
             argv = monitor.command(id, path, bundle.record)
             first, own = conmon.launch(self._launcher, argv, path, timeout=CREATE_SECONDS)
-            self._move_out(own)
-            self._settle(first, bundle.record.cgroup)
+            placing.move_out(self._found, self._group, own)
+            placing.settle(self._found, self._launcher.group, first, bundle.record.cgroup)
             self.bundles.complete(id, Made(self._identity(first, id), self._identity(own, id)))
         return self._eyes.state(id)
 
@@ -161,22 +161,6 @@ class OciShim:
         if found is None:
             raise Failed(f"process {pid} of task {id} ended while the task was created")
         return found
-
-    def _move_out(self, monitor: int) -> None:
-        # Out of the helpers' group, which ends with the engine; and out of a service manager's, which may end with it.
-        wanted = dict.fromkeys(path for path in (self._found.tracking, self._found.v1.get("name=systemd")) if path)
-        for hierarchy in wanted:
-            group = hierarchy / f"{self._group}/monitors".lstrip("/")
-            try:
-                cgroups.enter(group, monitor)
-            except FileNotFoundError:
-                cgroups.enter(cgroups.make(hierarchy, f"{self._group}/monitors"), monitor)
-
-    def _settle(self, first: int, group: str) -> None:
-        # A runtime that does not know the hierarchy in which we are tracked leaves the task there where it was born.
-        tracking, helpers = self._found.tracking, self._launcher.group
-        if tracking is not None and helpers is not None and first in cgroups.members(helpers):
-            cgroups.enter(cgroups.make(tracking, group), first)
 
     def start(self, id: str) -> TaskState:
         """CREATED → RUNNING (or STOPPED already, when it was quick)."""

@@ -1,0 +1,372 @@
+"""The Shim over containerd's shim v2: any of its shims drives a task, a minder of ours watches it.
+
+Rules of this file: the bundle, the record of who runs and the exit file are the same as for OCI runtimes; a task's
+monitor is its minder (see `minder`). Where a runtime's own state can be seen in files, a task is observed without
+asking its shim. A shim is never shut down before its exit was read, and a bundle is never removed while its shim lives.
+
+Order of `delete`: processes, exit read by the minder, the shim's own `Delete` and `Shutdown`, or its `delete` command
+when it is dead; then groups, bundle, exit file, which is the last to go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal as signals
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from core import cgroups, fsio, proc
+from core.clock import Clock
+from core.errors import AgentError, Failed, NotFound, TimedOut, Unavailable, from_os_error
+from core.proc import ProcessId
+from core.process import Launcher, Result
+from core.runtime import conmon, limits, placing
+from core.runtime.bundle import Bundle, Bundles, Made, Record, checked_group, sweep
+from core.runtime.joining import joined
+from core.runtime.observing import Eyes
+from core.runtime.ports import (
+    ExecSpec,
+    Exit,
+    IllegalMove,
+    MonitorLost,
+    NewTask,
+    Stats,
+    TaskEvent,
+    TaskPhase,
+    TaskState,
+    advance,
+)
+from core.runtime.shimv2 import bootstrap, ending, execs, messages, minding
+from core.runtime.shimv2.bootstrap import Caller
+from core.runtime.shimv2.service import CREATE_SECONDS, TaskService, packed, talking
+from core.runtime.wire import encode
+
+_ALIVE: Final = frozenset({TaskPhase.CREATED, TaskPhase.RUNNING, TaskPhase.PAUSED})
+_PHASES: Final[Mapping[int, TaskPhase]] = {
+    messages.CREATED: TaskPhase.CREATED,
+    messages.PAUSED: TaskPhase.PAUSED,
+    messages.PAUSING: TaskPhase.PAUSED,
+}
+_GONE: Final = (NotFound, Unavailable, TimedOut)
+_END_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 2.0
+_MOST_SAID: Final = 16 << 10
+_UNBEGUN: Final = ":[2:INIT]"
+
+
+@dataclass(frozen=True, slots=True)
+class ShimProgram:
+    """The shim to start, by name or path. `options`: `binary` (of runc's shim: which runtime), `config` (of others)."""
+
+    program: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_runc(self) -> bool:
+        """Whether it is a shim of OCI runtimes, with their state in files that we can see."""
+        return Path(self.program).name.startswith("containerd-shim-runc-")
+
+    def any(self, root: Path) -> dict[str, object]:
+        """The options that `Create` takes, in an Any (containerd.runc.v1.Options, runtimeoptions.v1.Options)."""
+        if self.is_runc:
+            values = {"binary_name": self.options.get("binary", ""), "root": str(root)}
+            return {"type_url": messages.RUNC_OPTIONS_URL, "value": encode(messages.RUNC_OPTIONS, values)}
+        if "config" not in self.options:
+            return {}
+        values = {"config_path": self.options["config"]}
+        return {"type_url": messages.OTHER_OPTIONS_URL, "value": encode(messages.OTHER_OPTIONS, values)}
+
+
+class ShimV2:
+    """Tasks by a shim each. Parameters as for `OciShim`; `program` says which shim."""
+
+    def __init__(
+        self, state: Path, group: str, launcher: Launcher, clock: Clock, boot: str, program: ShimProgram
+    ) -> None:
+        self._launcher = launcher
+        self._clock = clock
+        self._group = group
+        self._program = program
+        self._caller = Caller(program.program, group.strip("/").replace("/", "-"), str(state / "shims"))
+        self._found = cgroups.hierarchies()
+        self._root = state / f"shim-{Path(program.program).name}"
+        self.bundles = Bundles(state)
+        seen = self._root / self._caller.namespace
+        self._eyes = Eyes(self.bundles, fsio.make_private(state / "exits"), seen, self._found, boot, _UNBEGUN)
+
+    # What is there.
+
+    def state(self, id: str) -> TaskState:
+        """Observe from files and /proc; a runtime without files that we know is asked by its shim."""
+        seen = self._eyes.state(id)
+        if seen.phase is not TaskPhase.RUNNING or self._program.is_runc:
+            return seen
+        try:
+            with self._talking(id) as task:
+                said = task.call("State", _LOOK_SECONDS, id=id)["status"]
+        except AgentError:
+            return seen
+        return TaskState(id, _PHASES.get(said, seen.phase), seen.pid, seen.monitor)
+
+    def connect(self, id: str) -> TaskState:
+        """The same as `state`: its shim is found again by the address in its bundle."""
+        return self.state(id)
+
+    def described(self, id: str) -> Mapping[str, Any] | None:
+        """What `object.json` says."""
+        return self.bundles.described(id)
+
+    def tasks(self) -> Iterator[str]:
+        """Every id of which a bundle, an exit file or runtime state is left."""
+        exits = (name for name in os.listdir(self._eyes.exits) if not name.startswith("."))
+        own = os.listdir(self._eyes.runtime_root) if self._eyes.runtime_root.exists() else ()
+        yield from sorted({*self.bundles.ids(), *exits, *own})
+
+    def _moving(self, id: str, event: TaskEvent) -> TaskState:
+        state = self.state(id)
+        advance(state.phase, event)
+        return state
+
+    def _living(self, id: str) -> Record:
+        bundle = self.bundles.read(id)
+        if bundle is None or self._eyes.state(id).phase not in _ALIVE:
+            raise NotFound(f"task {id} does not run")
+        return bundle.record
+
+    @contextlib.contextmanager
+    def _talking(self, id: str) -> Iterator[TaskService]:
+        """A connection to the shim of a task; what it has no class for is read as a runtime's complaint."""
+        try:
+            with talking(bootstrap.checked(bootstrap.kept(self.bundles.path(id)))) as task:
+                yield task
+        except AgentError as error:
+            if type(error) is Failed:
+                raise conmon.complaint(error.message) from error
+            raise
+
+    # From nothing to running.
+
+    def prepare(self, task: NewTask) -> None:
+        """ABSENT → PREPARED. The spec's `linux.cgroupsPath` must lie below the instance's group."""
+        self._moving(task.id, TaskEvent.PREPARE)
+        group = checked_group(str(task.spec.get("linux", {}).get("cgroupsPath", "")), self._group)
+        with _telling(f"preparing {task.id}"):
+            task.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.bundles.make(task, Record.of(task, group, self._eyes.boot))
+
+    def create(self, id: str) -> TaskState:
+        """PREPARED → CREATED; raises the shim's or its runtime's complaint and leaves HALF_MADE."""
+        self._moving(id, TaskEvent.CREATE_BEGUN)
+        bundle = self.bundles.read(id)
+        if bundle is None:
+            raise IllegalMove(TaskPhase.ABSENT, TaskEvent.CREATE_BEGUN)
+        path = self.bundles.path(id)
+        with _telling(f"creating {id}"):
+            fsio.make_private(self._eyes.runtime_root)
+            self.bundles.begin(id)
+            for name in minding.FIFOS:
+                os.mkfifo(path / name, 0o600)
+            bootstrap.start(self._launcher, self._caller, id, path)
+            with self._talking(id) as task:
+                self._keep_shim(task, id)
+                with minding.minded(self._launcher, path, self._eyes.exits, bundle.record) as pid:
+                    monitor = self._identity(pid, f"the minder of {id}")
+                    placing.move_out(self._found, self._group, pid)
+                    first = self._create(task, id, path, bundle.record)
+            placing.settle(self._found, self._launcher.group, first.pid, bundle.record.cgroup)
+            self.bundles.complete(id, Made(first, monitor))
+        return self.state(id)
+
+    def _keep_shim(self, task: TaskService, id: str) -> None:
+        pid = task.call("Connect", id=id)["shim_pid"]
+        shim = self._identity(pid, f"the shim of {id}")
+        placing.move_out(self._found, self._group, pid)
+        fsio.write_atomic(self.bundles.path(id) / ending.RECORD, json.dumps(shim.to_json()).encode(), durable=False)
+
+    def _create(self, task: TaskService, id: str, path: Path, record: Record) -> ProcessId:
+        streams = {"stdout": str(path / "stdout")}
+        if not record.terminal:
+            streams["stderr"] = str(path / "stderr")
+        if record.stdin or record.terminal:
+            streams["stdin"] = str(path / "stdin")
+        options = self._program.any(self._root)
+        said = task.call(
+            "Create", CREATE_SECONDS, id=id, bundle=str(path), terminal=record.terminal, options=options, **streams
+        )
+        return self._identity(said["pid"], f"task {id}")
+
+    def _identity(self, pid: int, what: str) -> ProcessId:
+        found = ProcessId.of(pid, self._eyes.boot)
+        if found is None:
+            raise Failed(f"process {pid} of {what} ended while the task was created")
+        return found
+
+    def start(self, id: str) -> TaskState:
+        """CREATED → RUNNING (or STOPPED already, when it was quick)."""
+        self._moving(id, TaskEvent.START)
+        with self._talking(id) as task:
+            task.call("Start", CREATE_SECONDS, id=id)
+        return self.state(id)
+
+    # While it runs.
+
+    def pids(self, id: str) -> Sequence[int]:
+        """What the shim counts as its processes; raises `NotFound` when it does not run."""
+        self._living(id)
+        with self._talking(id) as task:
+            return [one["pid"] for one in task.call("Pids", id=id)["processes"]]
+
+    def pause(self, id: str) -> None:
+        """RUNNING → PAUSED."""
+        self._moving(id, TaskEvent.PAUSE)
+        with self._talking(id) as task:
+            task.call("Pause", id=id)
+
+    def resume(self, id: str) -> None:
+        """PAUSED → RUNNING."""
+        self._moving(id, TaskEvent.RESUME)
+        with self._talking(id) as task:
+            task.call("Resume", id=id)
+
+    def kill(self, id: str, signal: int, *, everyone: bool = False) -> None:
+        """By the shim; by pidfd when there is none any more. Nothing happens when the task has ended."""
+        bundle = self.bundles.read(id)
+        if bundle is None or bundle.made is None or not bundle.made.first.alive(self._eyes.boot):
+            return
+        try:
+            with self._talking(id) as task:
+                task.call("Kill", id=id, signal=signal, all=everyone)
+        except _GONE:
+            if everyone:
+                limits.signal_all(self._found, bundle.record.cgroup, signal)
+            else:
+                bundle.made.first.signal(signals.Signals(signal))
+
+    def exec(self, id: str, process: ExecSpec) -> int:
+        """By the shim, on the caller's own stdio; `user` is `uid[:gid[,gid…]]` in numbers."""
+        wanted = execs.Wanted(id, self._joined(id, process), _writer(1), _writer(2), process.stdin or process.tty)
+        with self._talking(id) as task:
+            return execs.run(task, self.bundles.path(id), wanted, self._clock)
+
+    def ask(self, id: str, args: Sequence[str], timeout: float) -> tuple[int, str]:
+        """By the shim, with bounded output; what goes on inside when the time is over is killed too."""
+        out, err = bytearray(), bytearray()
+        wanted = execs.Wanted(id, self._joined(id, ExecSpec(args)), _keeper(out), _keeper(err), timeout=timeout)
+        with self._talking(id) as task:
+            code = execs.run(task, self.bundles.path(id), wanted, self._clock)
+        return code, Result(code, bytes(out), bytes(err)).complaint() if out or err else ""
+
+    def _joined(self, id: str, process: ExecSpec) -> dict[str, Any]:
+        self._living(id)
+        return joined(json.loads((self.bundles.path(id) / "config.json").read_bytes())["process"], process)
+
+    def resize(self, id: str, columns: int, rows: int) -> None:
+        """The size of its terminal."""
+        self._living(id)
+        with self._talking(id) as task:
+            task.call("ResizePty", id=id, width=columns, height=rows)
+
+    def reopen_log(self, id: str) -> bool:
+        """Have the minder open the log by name again, after it was renamed; False when there is no minder."""
+        bundle = self.bundles.read(id)
+        return bundle is not None and bundle.made is not None and bundle.made.monitor.signal(signals.SIGHUP)
+
+    def close_io(self, id: str) -> None:
+        """Close its stdin; harmless for a task that has none."""
+        if self._living(id).stdin:
+            with self._talking(id) as task:
+                task.call("CloseIO", id=id, stdin=True)
+
+    def update(self, id: str, resources: Mapping[str, Any]) -> None:
+        """Change limits in place (OCI `linux.resources`)."""
+        self._living(id)
+        with self._talking(id) as task:
+            task.call("Update", id=id, resources=packed("LinuxResources", resources))
+
+    def stats(self, id: str) -> Stats:
+        """Counters of the task's control group; raises `NotFound`."""
+        seen = limits.counters(self._found, self._living(id).cgroup)
+        if seen is None:
+            raise NotFound(f"task {id} has no control group")
+        return seen
+
+    # To the end.
+
+    def wait(self, id: str, timeout: float) -> Exit | None:
+        """Waits for the minder's end, which comes right after it wrote the exit.
+
+        Raises `NotFound` for a task that was never created, `MonitorLost` when nobody knows how it ended.
+        """
+        state = self.state(id)
+        if state.phase in _ALIVE and state.monitor is not None:
+            if not proc.wait_gone(state.monitor, timeout):
+                return self._eyes.exit(id)
+            state = self.state(id)
+        if state.phase is TaskPhase.LOST:
+            raise MonitorLost(id)
+        if state.phase is not TaskPhase.STOPPED:
+            raise NotFound(f"task {id} was not created")
+        return state.exit
+
+    def delete(self, id: str) -> Exit | None:
+        """Any phase → ABSENT; see the order above."""
+        bundle = self.bundles.read(id)
+        with _telling(f"deleting {id}"):
+            if bundle is not None and bundle.record.boot == self._eyes.boot:
+                self._end(id, bundle)
+            exit = self._eyes.exit(id)
+            fsio.remove_tree(self._eyes.runtime_root / id)
+            self.bundles.remove(id)
+            for left in self._eyes.exits.glob(f"{id}.??????"):  # the minder was killed while it wrote
+                left.unlink(missing_ok=True)
+            (self._eyes.exits / id).unlink(missing_ok=True)
+        return exit
+
+    def _end(self, id: str, bundle: Bundle) -> None:
+        group, made = bundle.record.cgroup, bundle.made
+        if made is not None:
+            made.first.signal(signals.SIGKILL)
+        limits.end_all(self._found, group, self._clock, within=10.0)
+        if made is not None:
+            proc.wait_gone(made.monitor, _END_SECONDS)
+        if bundle.created:
+            seen = self._eyes.runtime_root / id if self._program.is_runc else None
+            ending.end_shim(self._launcher, self._caller, self.bundles.path(id), self._eyes.boot, seen)
+        if made is not None and made.monitor.signal(signals.SIGKILL):
+            proc.wait_gone(made.monitor, _END_SECONDS)
+        limits.end_all(self._found, group, self._clock, within=10.0)
+        cgroups.remove_everywhere(group, self._found, self._clock)
+
+    def sweep(self) -> None:
+        """Remove the staging folders of killed engines: for a new engine's start."""
+        sweep(self.bundles.folder)
+
+    def shutdown(self) -> None:
+        """We hold nothing; tasks go on."""
+
+
+@contextlib.contextmanager
+def _telling(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, doing) from error
+
+
+def _writer(fd: int) -> execs.Sink:
+    def write(data: bytes) -> None:
+        while data:
+            data = data[os.write(fd, data) :]
+
+    return write
+
+
+def _keeper(kept: bytearray) -> execs.Sink:
+    def keep(data: bytes) -> None:
+        kept.extend(data[: _MOST_SAID - len(kept)])
+
+    return keep

@@ -1,0 +1,85 @@
+"""The messages of a shim as tables: task service, bootstrap, events (containerd, api/*.proto; numbers are theirs)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from core.runtime.ttrpc.frames import ANY
+from core.runtime.wire import Table, blob, boolean, integer, message, string, strings, uint
+
+STAMP: Final[Table] = {"seconds": integer(1), "nanos": integer(2)}
+EMPTY: Final[Table] = {}
+_ONE: Final[Table] = {"id": string(1), "exec_id": string(2)}
+_PID: Final[Table] = {"pid": uint(1)}
+
+# containerd.runtime.bootstrap.v1
+BOOTSTRAP_RESULT: Final[Table] = {
+    "version": integer(1),
+    "address": string(2),
+    "protocol": string(3),
+    "metadata": strings(5),
+}
+
+# containerd.task.v2 and v3: the same methods, messages and numbers.
+TASK: Final = ("containerd.task.v2.Task", "containerd.task.v3.Task")
+METHODS: Final[dict[str, tuple[Table, Table]]] = {
+    "State": (
+        _ONE,
+        {"pid": uint(3), "status": integer(4), "exit_status": uint(9), "exited_at": message(10, STAMP)},
+    ),
+    "Create": (
+        {
+            "id": string(1),
+            "bundle": string(2),
+            "terminal": boolean(4),
+            "stdin": string(5),
+            "stdout": string(6),
+            "stderr": string(7),
+            "options": message(10, ANY),
+        },
+        _PID,
+    ),
+    "Start": (_ONE, _PID),
+    "Delete": (_ONE, {"pid": uint(1), "exit_status": uint(2), "exited_at": message(3, STAMP)}),
+    "Pids": (_ONE, {"processes": message(1, _PID, repeated=True)}),
+    "Pause": (_ONE, EMPTY),
+    "Resume": (_ONE, EMPTY),
+    "Kill": ({**_ONE, "signal": uint(3), "all": boolean(4)}, EMPTY),
+    "Exec": (
+        {
+            **_ONE,
+            "terminal": boolean(3),
+            "stdin": string(4),
+            "stdout": string(5),
+            "stderr": string(6),
+            "spec": message(7, ANY),
+        },
+        EMPTY,
+    ),
+    "ResizePty": ({**_ONE, "width": uint(3), "height": uint(4)}, EMPTY),
+    "CloseIO": ({**_ONE, "stdin": boolean(3)}, EMPTY),
+    "Update": ({"id": string(1), "resources": message(2, ANY)}, EMPTY),
+    "Wait": (_ONE, {"exit_status": uint(1), "exited_at": message(2, STAMP)}),
+    "Connect": ({"id": string(1)}, {"shim_pid": uint(1), "task_pid": uint(2), "version": string(3)}),
+    "Shutdown": ({"id": string(1), "now": boolean(2)}, EMPTY),
+}
+
+# containerd.v1.types.Status
+CREATED, RUNNING, STOPPED, PAUSED, PAUSING = 1, 2, 3, 4, 5
+
+# What an Any holds.
+RUNC_OPTIONS: Final[Table] = {"binary_name": string(6), "root": string(7), "systemd_cgroup": boolean(9)}
+RUNC_OPTIONS_URL: Final = "containerd.runc.v1.Options"
+OTHER_OPTIONS: Final[Table] = {"type_url": string(1), "config_path": string(2), "config_body": blob(3)}
+OTHER_OPTIONS_URL: Final = "runtimeoptions.v1.Options"
+OCI_URL: Final = "types.containerd.io/opencontainers/runtime-spec/1/"
+
+# containerd.services.events.ttrpc.v1
+FORWARD: Final = "containerd.services.events.ttrpc.v1.Events/Forward"
+FORWARD_REQUEST: Final[Table] = {
+    "envelope": message(
+        1, {"timestamp": message(1, STAMP), "namespace": string(2), "topic": string(3), "event": message(4, ANY)}
+    )
+}
+TASK_OOM: Final[Table] = {"container_id": string(1)}
+OOM_TOPIC: Final = "/tasks/oom"

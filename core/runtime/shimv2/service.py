@@ -1,0 +1,68 @@
+"""The task service of a shim: seventeen calls of `containerd.task.v2` or `v3`, whichever it has.
+
+Rules of this file: a connection lives as long as its block. A shim that does not know the service of its version gets
+the other one. Every call has a limit of time, but for `wait` in the minder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from core.errors import Unsupported
+from core.runtime import wire
+from core.runtime.shimv2.bootstrap import Address
+from core.runtime.shimv2.messages import METHODS, OCI_URL, TASK
+from core.runtime.ttrpc.client import Call, Client
+
+CALL_SECONDS: Final = 10.0
+CREATE_SECONDS: Final = 60.0
+_FOR_EVER: Final = 0.0
+
+
+class TaskService:
+    """Calls by name over one connection. `version` is the one the shim said; a fallback is remembered."""
+
+    def __init__(self, client: Client, version: int) -> None:
+        self.client = client
+        self._services = [TASK[version - 2], TASK[3 - version]]
+
+    def call(self, method: str, seconds: float = CALL_SECONDS, /, **values: object) -> dict[str, Any]:
+        """One call to its end, as names and values of `METHODS`; raises what the shim answered, or `TimedOut`."""
+        request, response = METHODS[method]
+        payload = wire.encode(request, values)
+        for service in list(self._services):
+            try:
+                said = self.client.call(service, method, payload, seconds)
+            except Unsupported:
+                if service == self._services[-1]:
+                    raise
+                continue
+            self._services = [service]
+            return wire.decode(response, said)
+        raise Unsupported(f"the shim has no {method}")
+
+    def begin(self, method: str, **values: object) -> Call:
+        """A call without a limit of time (`Wait`), to a service that is known by then: some other call came before."""
+        return self.client.begin(self._services[0], method, wire.encode(METHODS[method][0], values), _FOR_EVER)
+
+    def wait(self, id: str) -> dict[str, Any]:
+        """Wait for the end of a task, however long; raises `ConnectionLost` when the shim goes first."""
+        self.call("Connect", id=id)
+        call = self.begin("Wait", id=id)
+        call.done.wait()
+        return wire.decode(METHODS["Wait"][1], call.result(CALL_SECONDS))
+
+
+def packed(kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """An OCI structure (`Process`, `LinuxResources`) as a shim wants it: JSON in an Any."""
+    return {"type_url": OCI_URL + kind, "value": json.dumps(value).encode()}
+
+
+@contextmanager
+def talking(address: Address, seconds: float = 5.0) -> Iterator[TaskService]:
+    """A connection for the block; raises `Unavailable`, `NotFound`, `TimedOut` when nobody answers."""
+    with Client.connect(address.path, seconds) as client:
+        yield TaskService(client, address.version)
