@@ -15,7 +15,7 @@ from core.runtime.table import Driver, Runtime, RuntimeSpec, RuntimeTable
 from core.runtime.wasm import WasmShim
 from core.runtime.wasm_sandboxes import WasmSandboxer
 
-BUILT_IN: Final = (RuntimeSpec("runc"), RuntimeSpec("crun"))
+BUILT_IN: Final = (RuntimeSpec("runc"), RuntimeSpec("crun"), RuntimeSpec("wasm", "wasm"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from core import fsio
 from core.cgroups import Hierarchies
 from core.errors import AgentError, MissingTool
 from core.process import Launcher, find
+from core.runtime import wasm_cache
 from core.runtime.table import RuntimeSpec
 
 PROBES: Final = "runtimes.json"
@@ -83,6 +84,8 @@ class Prober:
 
     def probe(self, spec: RuntimeSpec) -> Probe:
         """What the runtime can; never raises: what is wrong is in the answer."""
+        if spec.driver == "wasm":
+            return _embedded()
         try:
             path = find(spec.program, spec.name)
         except MissingTool as error:
@@ -110,6 +113,14 @@ class Prober:
         known[path] = entry
         if self._cache is not None:
             fsio.write_atomic(self._cache, json.dumps(known).encode(), durable=False)
+
+
+def _embedded() -> Probe:
+    """The engine for modules, which came with us: nothing is spawned."""
+    try:
+        return Probe("wasmtime", wasm_cache.version(), {"wasi": ["0.1", "0.2"]})
+    except MissingTool as error:
+        return Probe(problem="not installed", advice=error.hint())
 
 
 def _read(cache: Path) -> dict[str, Any]:

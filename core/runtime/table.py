@@ -62,6 +62,11 @@ class Runtime:
     sandboxer: Sandboxer
     shim: Shim
 
+    @property
+    def is_for_modules(self) -> bool:
+        """Whether it runs WASM modules: what it runs is a file of the image, which sees nothing of the image itself."""
+        return self.sandboxer.platform().startswith("wasi/")
+
 
 Driver = Callable[[RuntimeSpec], Runtime]
 

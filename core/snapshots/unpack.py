@@ -26,6 +26,7 @@ from core.process import Launcher
 from core.snapshots.driver import FILES, WORK, FolderSnapshotter, inherit_root
 from core.snapshots.job import Done, Fault, Job, Redo
 from core.snapshots.mending import write_note
+from core.snapshots.modules import ModuleUnpack
 from core.snapshots.pool import Worker
 from core.snapshots.ports import SnapshotInfo, SnapshotKind
 from core.snapshots.rooted import Beneath
@@ -91,6 +92,10 @@ class LayerUnpacker:
             if lock is not None:
                 lock.release()
             raise
+
+    def module(self, name: Digest, path: str) -> ModuleUnpack:
+        """Start on an image that is one file, `path`, under the chain id `name`."""
+        return ModuleUnpack(self._driver, str(name), path)
 
     def _lock_path(self, name: str) -> Path:
         # 256 names for ever: a lock file that is removed is a lock that two can hold.

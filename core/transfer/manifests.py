@@ -45,6 +45,12 @@ _OCI_LAYER: Final = re.compile(
 _DOCKER_LAYER: Final = re.compile(
     r"application/vnd\.docker\.image\.rootfs\.(?:foreign\.)?diff\.tar(?P<packed>\.gzip|\.zstd)?"
 )
+MODULE_LAYERS: Final = frozenset({"application/wasm", "application/vnd.wasm.content.layer.v1+wasm"})
+_MODULE_CONFIGS: Final = frozenset(
+    {f"application/vnd.wasm.config.v{version}+json" for version in (0, 1)} | {"application/vnd.oci.empty.v1+json"}
+)
+MODULE_PATH: Final = "/main.wasm"
+"""Where the one layer of a module's artifact appears as a file."""
 _PACKED: Final = {"": Compression.NONE, "gzip": Compression.GZIP, "zstd": Compression.ZSTD}
 _UNUSABLE: Final = re.compile("[\0\ud800-\udfff]")
 _MANIFEST_KEYS: Final = frozenset(
@@ -64,6 +70,11 @@ class Manifest:
     media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is an artifact of one WASM module (CNCF, "Wasm OCI artifact"), not a file system."""
+        return any(layer.media_type in MODULE_LAYERS for layer in self.layers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +142,10 @@ def _media_type(document: Mapping[str, Any], declared: str) -> str:
 def _manifest(document: Mapping[str, Any], media_type: str) -> Manifest:
     config = _descriptor(document.get("config"), "config")
     layers = _list(document.get("layers"), "layers", MAX_LAYERS)
+    found = tuple(_descriptor(layer, f"layers[{number}]") for number, layer in enumerate(layers))
+    made = Manifest(media_type, config, found)
+    if made.is_module and config.media_type in _MODULE_CONFIGS and len(found) == 1:
+        return made
     if config.media_type not in _CONFIGS:
         raise Unsupported(
             f"the config is of type {config.media_type[:100]!r}: this is an artifact, not a container image",
@@ -138,10 +153,9 @@ def _manifest(document: Mapping[str, Any], media_type: str) -> Manifest:
         )
     if config.size > MAX_DOCUMENT:
         raise OverLimit(f"the image config has {config.size} bytes; at most {MAX_DOCUMENT} are read")
-    found = tuple(_descriptor(layer, f"layers[{number}]") for number, layer in enumerate(layers))
     for layer in found:
         compression(layer.media_type)
-    return Manifest(media_type, config, found)
+    return made
 
 
 def _index(document: Mapping[str, Any], media_type: str) -> Index:
@@ -169,6 +183,11 @@ def compression(media_type: str) -> Compression:
     if media_type.endswith("+encrypted"):
         raise Unsupported("the image's layers are encrypted", advice="Push a plain image; keys are not handled here.")
     raise Unsupported(f"a layer is of type {media_type[:100]!r}, which is no file system layer")
+
+
+def packed(media_type: str) -> Compression:
+    """`compression`, and that a module's layer is not packed."""
+    return Compression.NONE if media_type in MODULE_LAYERS else compression(media_type)
 
 
 def parse_config(data: bytes, layers: int) -> tuple[ImageConfig, tuple[Digest, ...]]:
@@ -202,6 +221,22 @@ def parse_config(data: bytes, layers: int) -> tuple[ImageConfig, tuple[Digest, .
         variant=seen.variant,
     )
     return config, tuple(Digest.parse(text) for text in stated)
+
+
+def parse_module_config(data: bytes, layer: Digest) -> tuple[ImageConfig, tuple[Digest, ...]]:
+    """Read the config of a module's artifact, which may be empty, as `parse_config` does; `layer` is the module.
+
+    Its digest here is not the module's own: a snapshot of a file must never have the name of one of a file system.
+    Raises `Invalid`, `OverLimit`.
+    """
+    document = _object(load(data), "the module's config", frozenset({"os", "architecture", "layerDigests"}))
+    if (architecture := document.get("architecture", "wasm")) != "wasm":
+        raise Invalid(f"the module's config is for {str(architecture)[:40]!r}; it must be for 'wasm'")
+    stated = document.get("layerDigests") or [str(layer)]
+    if stated != [str(layer)]:
+        raise Invalid("the module's config names other layers than its manifest")
+    config = ImageConfig(entrypoint=(MODULE_PATH,), os="wasi", architecture="wasm")
+    return config, (Digest.of(f"application/wasm {layer}".encode()),)
 
 
 def parse_user(text: str) -> str:

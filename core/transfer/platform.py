@@ -66,6 +66,8 @@ def of_node() -> Platform:
 def acceptable(wanted: Platform) -> list[Platform]:
     """What serves `wanted`, best first: itself, then the older variants of its architecture."""
     found = [wanted]
+    if wanted.architecture == "wasm":  # both names for the system are in use, with and without its version
+        found += [Platform(name, "wasm") for name in ("wasi", "wasip1", "wasip2") if name != wanted.os]
     if newest := _DESCENDING.fullmatch(wanted.variant):
         oldest = 5 if wanted.architecture == "arm" else 1
         for version in range(int(newest[1]) - 1, oldest - 1, -1):

@@ -128,6 +128,9 @@ class Unpacker(Protocol):
     def begin(self, diff_ids: Sequence[Digest], sizes: Sequence[int], budgets: Budgets) -> LayerSink:
         """Start with the image's uncompressed digests (base first) and the compressed sizes of its layers."""
 
+    def module(self, name: Digest, path: str) -> LayerSink:
+        """The same for one WASM module, which becomes the file `path` of a snapshot called `name`."""
+
 
 class Remote(Protocol):
     """Where one image comes from. Never retries by itself: the caller does, and verifies every byte."""

@@ -103,7 +103,11 @@ def pull(
     layers = found.manifest.layers
     transfer.progress.resolved(found.target.digest, layers)
     transfer.check_room(layers, keep_free)
-    sink = unpacker.begin(diff_ids, [layer.size for layer in layers], budgets or Budgets()) if unpacker else None
+    sink = None
+    if unpacker is not None and found.manifest.is_module:
+        sink = unpacker.module(diff_ids[0], manifests.MODULE_PATH)
+    elif unpacker is not None:
+        sink = unpacker.begin(diff_ids, [layer.size for layer in layers], budgets or Budgets())
     try:
         transfer.layers(layers, sink, parallel)
         chain = sink.finish() if sink is not None else ""
@@ -140,6 +144,14 @@ def choose(index: Index, wanted: Platform, image: str) -> tuple[Descriptor, Plat
             if offered == candidate:
                 return descriptor, offered
     raise platform.missing(image, wanted, (offered for _, offered in known if offered is not None))
+
+
+def _serves(config: ImageConfig, wanted: Platform) -> bool:
+    """Whether the image is for `wanted`. One whose command is a module is for modules, whatever it was built on."""
+    command = (*config.entrypoint, *config.cmd, "")[0]
+    if wanted.architecture == "wasm" and (config.architecture == "wasm" or command.endswith(".wasm")):
+        return True
+    return _platform_of(config) in platform.acceptable(wanted)
 
 
 def _platform_of(config: ImageConfig) -> Platform:
@@ -185,8 +197,11 @@ class _Transfer:
         if data is None:
             self.bytes_fetched += self._bring(descriptor)
             data = self._store.read(descriptor.digest, MAX_DOCUMENT)
-        config, diff_ids = manifests.parse_config(data, layers)
-        if found.platform is None and _platform_of(config) not in platform.acceptable(wanted):
+        if found.manifest.is_module:
+            config, diff_ids = manifests.parse_module_config(data, found.manifest.layers[0].digest)
+        else:
+            config, diff_ids = manifests.parse_config(data, layers)
+        if found.platform is None and not _serves(config, wanted):
             raise platform.missing(self._remote.image, wanted, [_platform_of(config)])
         return config, diff_ids
 
@@ -221,7 +236,7 @@ class _Transfer:
                     if sink is None:
                         continue
                     for number in needed.intersection(coming[done]):
-                        packed = manifests.compression(layers[number].media_type)
+                        packed = manifests.packed(layers[number].media_type)
                         sink.ready(number, self._store.path(layers[number].digest), packed)
                     self.report_applied(layers, sink.applied())
             except BaseException:

@@ -191,9 +191,14 @@ class _Apply:
         return 0
 
 
+def _is_of_modules(obj: Object) -> bool:
+    """Whether it is, or is for, a WASM module: that needs no root."""
+    return obj.spec.get("runtime") == "wasm" or str(obj.spec.get("platform", "")).endswith("/wasm")
+
+
 def refuse_without_root(wanted: Iterable[Object]) -> None:
     """Say before anything is started that it cannot be; raises `Denied`."""
-    needs = [obj for obj in wanted if obj.kind.value in NEED_ROOT]
+    needs = [obj for obj in wanted if obj.kind.value in NEED_ROOT and not _is_of_modules(obj)]
     if needs and os.geteuid() != 0:
         raise Denied(
             f"{needs[0].key} needs root, and this is uid {os.geteuid()}",

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from reconciler.cli.texts import amount, since
 from reconciler.decide.summary import condition, is_true
 from reconciler.model.identity import Kind
+from reconciler.model.modules import network_mode
 from reconciler.model.objects import Object
 
 COMPLETED: Final = "Completed"
@@ -125,7 +126,7 @@ _OF_KIND: Final[Mapping[Kind, Sequence[Column]]] = {
     ),
     Kind.SANDBOX: (
         Column("RUNTIME", at("spec", "runtime")),
-        Column("NETWORK", lambda obj, _: obj.spec.get("network", {}).get("mode", "bridge")),
+        Column("NETWORK", lambda obj, _: network_mode(obj.spec)),
         Column("IP", at("status", "ip")),
         Column("ID", at("status", "id"), wide=True),
     ),

@@ -28,6 +28,7 @@ from reconciler.model.actions import (
 from reconciler.model.identity import FINALIZERS, Key, Kind, RuntimeId, spec_hash
 from reconciler.model.kinds.image import ImageSpec
 from reconciler.model.kinds.volume import VolumeSpec
+from reconciler.model.modules import network_mode
 from reconciler.model.objects import Object
 
 _POLL: Final = 5.0
@@ -166,7 +167,7 @@ def _detached(facts: SandboxFacts, seen: SandboxSeen) -> bool:
 
 def on_bridge(spec: Mapping[str, Any]) -> bool:
     """Whether a sandbox's stored spec asks for a network of its own."""
-    return bool(spec.get("network", {}).get("mode", "bridge") == "bridge")
+    return network_mode(spec) == "bridge"
 
 
 def _unknown_runtime(facts: SandboxFacts) -> Iterator[Await]:

@@ -12,6 +12,7 @@ from reconciler.decide.references import image_key, sandbox_key
 from reconciler.model.actions import Action, Await, Disown, EnsureOwned
 from reconciler.model.identity import FINALIZERS, Key, Kind
 from reconciler.model.kinds.texts import is_reference
+from reconciler.model.modules import WASM
 from reconciler.model.objects import Object
 
 
@@ -22,6 +23,8 @@ def owned_objects(owner: Key, raw: Mapping[str, Any], runtime: str = "runc") -> 
     """
     if is_reference(str(raw["image"])):
         image_spec = {"ref": str(reference.parse(str(raw["image"])))}
+        if "sandbox" not in raw and raw.get("runtime", runtime) == WASM:
+            image_spec["platform"] = "wasi/wasm"
         yield Object(image_key(raw), spec=image_spec, manager="engine", finalizers=frozenset({FINALIZERS[Kind.IMAGE]}))
     if "sandbox" not in raw:
         sandbox_spec = {name: raw[name] for name in ("runtime", "network") if name in raw}

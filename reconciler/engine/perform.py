@@ -49,6 +49,7 @@ from reconciler.model.actions import (
 )
 from reconciler.model.identity import FINALIZERS, Key
 from reconciler.model.kinds.sandbox import SandboxSpec
+from reconciler.model.modules import network_mode
 from reconciler.model.objects import with_local, with_record, without_finalizer
 from reconciler.store.applied import keep_applied
 from reconciler.store.functions import create_owned, disown, existing, keep_attempts, modify, vanish
@@ -172,13 +173,14 @@ class NodeHands:
         runtimes = self._eyes.node.runtimes
         runtime = runtimes.named(spec.runtime)
         self._eyes.note_sandbox(action.id, there=True)
-        bridged = spec.network.mode == "bridge"
+        mode = network_mode(action.spec)
+        bridged = mode == "bridge"
         made = runtimes.create_sandbox(
             runtime,
             NewSandbox(
                 id=action.id,
                 object={"kind": action.key.kind.value, "name": action.key.name, "uid": obj.uid if obj else ""},
-                network="none" if bridged else spec.network.mode,
+                network="none" if bridged else mode,
                 hostname=spec.hostname or action.key.name,
                 dns_servers=spec.dns.servers or (dns_of_host() if bridged else ()),
                 dns_searches=spec.dns.searches,

@@ -29,6 +29,7 @@ from core.snapshots.ports import SnapshotExists, SnapshotMissing
 from core.transfer.ports import ImageConfig
 from reconciler.decide import compose
 from reconciler.decide.facts import StopAsked
+from reconciler.engine import modules
 from reconciler.engine.observe import Eyes
 from reconciler.model.actions import DeleteTask, PrepareTask, SignalTask
 from reconciler.model.identity import Key, Kind, RuntimeId
@@ -81,10 +82,12 @@ class TaskHands:
         env = compose.environment(spec, config, secrets, self._facts)
         args = compose.command(spec, config)
         cwd = compose.working_dir(spec, config)
-        root = self._root(action.id, str(action.image["driver"]), str(action.image["chain"]))
-        user = self._look(action, config, CommandLine(args, env, cwd, spec.user or config.user), root)
+        line = CommandLine(args, env, cwd, spec.user or config.user)
+        is_module = node.runtimes.of_sandbox(action.sandbox).is_for_modules
+        root = (self._module_root if is_module else self._root)(action)
+        user = modules.user_of(line.user) if is_module else self._look(action, config, line, root)
         places = self._places(action.id, spec, config, secrets, user)
-        self._fill(spec, places, root)
+        self._fill(spec, places, () if is_module else root)
         wanted = compose.wanted_task(action.id, spec, args, env, cwd, user, places, sandbox)
         built = build(wanted, self._limits)
         node.runtimes.prepare(
@@ -128,12 +131,17 @@ class TaskHands:
             raise NotFound(f"secret/{name} is not there", advice=f"Apply a Secret named {name}.")
         return SecretSpec.model_validate(obj.spec).contents()
 
-    def _root(self, id: str, driver: str, chain: str) -> tuple[MountSpec, ...]:
-        snapshotter = self._eyes.node.snapshotters[driver]
+    def _root(self, action: PrepareTask) -> tuple[MountSpec, ...]:
+        snapshotter = self._eyes.node.snapshotters[str(action.image["driver"])]
         try:
-            return snapshotter.prepare(id, chain)
+            return snapshotter.prepare(action.id, str(action.image["chain"]))
         except SnapshotExists:
-            return snapshotter.mounts(id)
+            return snapshotter.mounts(action.id)
+
+    def _module_root(self, action: PrepareTask) -> tuple[MountSpec, ...]:
+        """Where a module is read from, once: nothing has to be mounted for an image of one layer."""
+        snapshotter = self._eyes.node.snapshotters[str(action.image["driver"])]
+        return modules.files_of(snapshotter, str(action.image["chain"])) or self._root(action)
 
     def _look(self, action: PrepareTask, config: ImageConfig, line: CommandLine, root: tuple[MountSpec, ...]) -> User:
         """The user's numbers, once the command is known to be there. What an image holds never changes: remembered."""
@@ -176,13 +184,13 @@ class TaskHands:
         return compose.Places(volumes, held, files, anonymous, init, devices)
 
     def _fill(self, spec: ContainerSpec, places: compose.Places, root: tuple[MountSpec, ...]) -> None:
-        """Give volumes that are empty what the image has at their path."""
+        """Give volumes that are empty what the image has at their path; nothing of an image without a `root`."""
         wanted = [(mount.path, Path(places.volumes[mount.volume])) for mount in spec.mounts if mount.volume is not None]
         wanted += [(path, Path(folder)) for path, folder in places.anonymous.items()]
         for _, folder in wanted:
             folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         empty = [(path, folder) for path, folder in wanted if self._takes_over(folder)]
-        if empty:
+        if empty and root:
             with self._mounted(root) as top, rootfs.opened(top) as fd:
                 for path, folder in empty:
                     rootfs.copy_up(fd, path, folder)

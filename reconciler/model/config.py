@@ -113,7 +113,7 @@ class SnapshotsConfig(Spec):
 class RuntimeConfig(Spec):
     """One runtime, under the name that manifests ask for. What it started stays as it is when this changes."""
 
-    sandboxer: Literal["oci"] = Field("oci", description="The kind of driver.")
+    sandboxer: Literal["oci", "wasm"] = Field("oci", description="The kind of driver.")
     path: AbsolutePath | None = Field(
         None, description="The program. Left out: it is found on PATH by the runtime's name."
     )

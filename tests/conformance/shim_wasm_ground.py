@@ -81,9 +81,13 @@ class WasmGround:
     """One instance: its own state folder, and its own control group where we are root."""
 
     def __init__(self, folder: Path) -> None:
-        self.group = f"/reconciler-{secrets.token_hex(4)}"
+        self.open(folder, f"/reconciler-{secrets.token_hex(4)}")
+
+    def open(self, folder: Path, group: str) -> None:
+        """Look at the node and build the driver."""
+        self.group = group
         self.state, self.logs, self.root = folder / "state", folder / "logs", folder / "root"
-        self.root.mkdir()
+        self.root.mkdir(exist_ok=True)
         self.cache = folder / "cache"
         self.found = cgroups.hierarchies()
         self.node = node.read_node()
@@ -105,11 +109,13 @@ class WasmGround:
         flags = {name: bool(wanted.pop(name, False)) for name in ("stdin", "terminal")}
         log_limit = wanted.pop("log_limit", 64 << 20)
         limits = {name: wanted.pop(name) for name in ("memory", "pids", "cpu") if name in wanted}
+        user = wanted.pop("user", spec.User(os.getuid(), os.getgid()))
+        assert isinstance(user, spec.User)
         whole = spec.Wanted(
             words,
             f"{self.group}/box/{id}",
             resources=replace(spec.Resources(), **limits),  # type: ignore[arg-type]  # by name, in tests
-            user=spec.User(os.getuid(), os.getgid()),
+            user=user,
             **wanted,  # type: ignore[arg-type]  # by name, in tests
         )
         rootfs = [MountSpec("bind", str(self.root), ("bind", "ro"))]

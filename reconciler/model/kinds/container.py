@@ -9,6 +9,7 @@ from pydantic import Field
 
 from reconciler.model.kinds.base import FalseSoFar, Listed, Resources, Spec
 from reconciler.model.kinds.capabilities import CapabilityName
+from reconciler.model.kinds.module import module_conflicts
 from reconciler.model.kinds.probes import Probes, probe_conflicts
 from reconciler.model.kinds.quantities import ByteCount, Seconds, SignalNumber
 from reconciler.model.kinds.sandbox import Network, network_conflicts
@@ -26,6 +27,7 @@ from reconciler.model.kinds.texts import (
     decoded_base64,
     is_reference,
 )
+from reconciler.model.modules import WASM
 from reconciler.model.problems import Path, Problem, mapping_at, mappings_in
 
 MOUNT_SOURCES: Final = ("volume", "bind", "tmpfs", "secret", "file")
@@ -169,6 +171,8 @@ def container_conflicts(spec: Mapping[str, Any]) -> Iterator[Problem]:
             if field in spec:
                 advice = f"leave {field} out, or leave sandbox out for a private one"
                 yield Problem((field,), "is the sandbox's matter when sandbox is given", advice, at_key=True)
+    elif spec.get("runtime") == WASM:
+        yield from module_conflicts(spec)
     else:
         yield from network_conflicts(mapping_at(spec, "network"))
     yield from probe_conflicts(spec)

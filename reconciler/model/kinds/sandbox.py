@@ -11,6 +11,7 @@ from pydantic import Field
 from reconciler.model.kinds.base import FalseSoFar, Listed, Resources, Spec
 from reconciler.model.kinds.quantities import read_by
 from reconciler.model.kinds.texts import Address, DnsOption, Hostname, Name, matching
+from reconciler.model.modules import WASM
 from reconciler.model.problems import Problem, mapping_at, mappings_in
 
 _SYSCTL: Final = re.compile(r"kernel\.(?:shm[a-z_]+|msg[a-z]+|sem)|fs\.mqueue\.[a-z_]+|net\.[-a-zA-Z0-9_./]{1,200}")
@@ -74,12 +75,22 @@ class SandboxSpec(Spec):
 
 def sandbox_conflicts(spec: Mapping[str, Any]) -> Iterator[Problem]:
     """What no field shows alone: sysctls of a network that is the node's own, ports without a bridge."""
-    yield from network_conflicts(mapping_at(spec, "network"))
+    is_module = spec.get("runtime") == WASM
+    yield from (module_network_conflicts if is_module else network_conflicts)(mapping_at(spec, "network"))
     if mapping_at(spec, "network").get("mode") == "host":
         for name in mapping_at(spec, "sysctls"):
             if name.startswith("net."):
                 advice = "leave it out, or give the sandbox its own network"
                 yield Problem(("sysctls", name), "would change the node's own network (network.mode is host)", advice)
+
+
+def module_network_conflicts(network: Mapping[str, Any]) -> Iterator[Problem]:
+    """A module has no network."""
+    if (mode := network.get("mode", "none")) != "none":
+        yield Problem(("network", "mode"), f"is {mode}: a module has no network", "write none, or leave network out")
+    for field in ("network", "ports"):
+        if network.get(field):
+            yield Problem(("network", field), "is not for a module", "leave it out", at_key=True)
 
 
 def network_conflicts(network: Mapping[str, Any]) -> Iterator[Problem]:
