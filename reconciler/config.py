@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ DEFAULT_FILE: Final = Path("/etc/reconciler/config.yaml")
 DROP_INS: Final = "conf.d"
 """The folder beside the configuration file."""
 SUFFIXES: Final = (".yaml", ".yml")
+TOML: Final = ".toml"
 MOST_DROP_INS: Final = 100
 _IS_MISSING: Final = "is missing"
 
@@ -50,6 +51,10 @@ class Loaded:
     config: Config = field(default_factory=Config)
     origins: Mapping[Keys, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    steps: tuple[str, ...] = ()
+    """What became of each key of files of version 1, which were brought to version 2 in memory."""
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    """What such files said that version 2 keeps in files of its own, by path; for `staged`."""
 
     def origin(self, path: Keys) -> str:
         """Which file and line gives the value at `path`; "default" when none does."""
@@ -69,10 +74,11 @@ class ConfigFiles:
     """The files of the configuration, wherever they are at the moment; `given`: the file that was named, if any."""
 
     given: str | None
+    state: Path
 
     def load(self) -> Loaded:
-        """As `load`."""
-        return load(config_file(self.given))
+        """As `load`, for an engine with that state folder."""
+        return staged(load(config_file(self.given)), self.state)
 
     def signature(self) -> Signature:
         """As `signature`."""
@@ -92,6 +98,18 @@ def load(file: Path | None) -> Loaded:
     for path in _files(file):
         merging.add(path)
     return merging.done()
+
+
+def staged(loaded: Loaded, state: Path) -> Loaded:
+    """The same for an engine: what lies beside files of version 1 is put into `state`, and read from there first."""
+    if not loaded.beside:
+        return loaded
+    from reconciler.older import CERTS, stage  # few nodes need it
+
+    transfer = loaded.config.transfer
+    hosts = (str(stage(loaded.beside, state) / CERTS), *transfer.hosts)
+    config = loaded.config.model_copy(update={"transfer": transfer.model_copy(update={"hosts": hosts})})
+    return replace(loaded, config=config)
 
 
 def parse_config(data: bytes, name: str) -> Config:
@@ -151,7 +169,9 @@ def _read(path: Path) -> bytes:
             if seen.st_mode & stat.S_IWOTH or (seen.st_mode & stat.S_IWGRP and seen.st_gid not in (0, os.getegid())):
                 mode = stat.S_IMODE(seen.st_mode)
                 raise wrong(f"can be written by others (mode {mode:04o})", f"chmod go-w {path}")
-            return source.read(MOST_BYTES + 1)
+            if len(data := source.read(MOST_BYTES + 1)) > MOST_BYTES:
+                raise wrong("is larger than 1 MiB", "split it into several files")
+            return data
     except IsADirectoryError:
         raise wrong("is not a file", "name a plain file, or a link to one") from None
     except FileNotFoundError:
@@ -172,6 +192,8 @@ class _Merging:
         self._origins: dict[Keys, str] = {}
         self._files: list[Path] = []
         self._faults: list[Fault] = []
+        self._steps: list[str] = []
+        self._beside: dict[str, bytes] = {}
 
     def add(self, path: Path) -> None:
         """Read a file and merge it."""
@@ -186,31 +208,49 @@ class _Merging:
             self.take(data, str(path))
 
     def take(self, data: bytes, name: str) -> None:
-        """Merge what `data` holds."""
-        documents, faults = read_documents(data, name)
+        """Merge what `data` holds, of whichever version."""
+        documents, faults = ([], []) if name.endswith(TOML) else read_documents(data, name)
+        if name.endswith(TOML) or (not faults and len(documents) == 1 and _is_older(documents[0].root.value)):
+            self._bring(data, name)
+        else:
+            self._take(documents, faults, name, None)
+
+    def _bring(self, data: bytes, name: str) -> None:
+        from reconciler.older import bring  # few nodes need it
+
+        brought = bring(data, name)
+        if isinstance(brought, Fault):
+            self._faults.append(brought)
+            return
+        self._steps += brought.steps
+        self._beside |= brought.beside
+        self._take(*read_documents(brought.text, name), name, brought.lines)
+
+    def _take(self, documents: list[Document], faults: list[Fault], name: str, lines: Mapping[str, int] | None) -> None:
+        """Merge what was read. `lines`: where each key was said, if it was said in another way."""
         if len(documents) > 1:
             faults.append(Fault(name, *documents[1].root.mark, "", "a configuration is one document", "join the two"))
         for document in documents[:1]:
             faults += _faults_of(document, name) if not faults else document.faults
             if not faults:
-                self._merge(document.root, self._values, (), name)
-        self._faults += faults
+                self._merge(document.root, self._values, (), _Told(name, lines))
+        self._faults += faults if lines is None else [_in_the_original(fault, lines) for fault in faults]
 
-    def _merge(self, node: Node, into: dict[str, Any], path: Keys, name: str) -> None:
+    def _merge(self, node: Node, into: dict[str, Any], path: Keys, told: _Told) -> None:
         for key, child in node.items():
             below = (*path, key)
             if isinstance(child.value, dict) and child.value:
                 if not isinstance(into.get(str(key)), dict):
                     into[str(key)] = {}
                 self._forget(below, inner=False)
-                self._merge(child, into[str(key)], below, name)
+                self._merge(child, into[str(key)], below, told)
                 continue
             if child.value is None or not (isinstance(child.value, dict) and key in into):
                 self._forget(below, inner=True)
                 into.pop(str(key), None)
             if child.value is not None and key not in into:
                 into[str(key)] = child.value
-                self._origins[below] = f"{name}:{child.mark[0]}"
+                self._origins[below] = told.origin(below, child)
 
     def _forget(self, path: Keys, *, inner: bool) -> None:
         """What an earlier file said at `path`, and below it, counts no more."""
@@ -224,7 +264,36 @@ class _Merging:
             self._faults.append(Fault(place, 0, 0, shown(problem.path), problem.message, problem.advice))
         if self._faults:
             raise BadConfig(sorted(self._faults))
-        return Loaded(Config.model_validate(self._values), self._origins, tuple(self._files))
+        config = Config.model_validate(self._values)
+        return Loaded(config, self._origins, tuple(self._files), tuple(self._steps), self._beside)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Which file says something; `lines`: where, by key, when it said it in the words of version 1."""
+
+    name: str
+    lines: Mapping[str, int] | None
+
+    def origin(self, path: Keys, node: Node) -> str:
+        """`FILE:LINE`; the file alone for what follows from something else in it."""
+        line = node.mark[0] if self.lines is None else self.lines.get(shown(path))
+        return self.name if line is None else f"{self.name}:{line}"
+
+
+def _in_the_original(fault: Fault, lines: Mapping[str, int]) -> Fault:
+    """The fault where what it is about was said."""
+    return replace(fault, line=lines.get(fault.path, 0), column=1 if fault.path in lines else 0)
+
+
+def _is_older(value: Any) -> bool:
+    """Whether it is of version 1, which it need not say when it has containerd's plugins."""
+    if not isinstance(value, dict):
+        return False
+    version = value.get("version")
+    return (isinstance(version, int) and not isinstance(version, bool) and version in (0, 1)) or (
+        "version" not in value and "plugins" in value
+    )
 
 
 def _faults_of(document: Document, name: str) -> list[Fault]:

@@ -25,6 +25,7 @@ from reconciler.translation import node_name
 LOOK_SECONDS: Final = 2.0
 RELOADED: Final = "ConfigReloaded"
 INVALID: Final = "ConfigInvalid"
+MIGRATED: Final = "ConfigMigrated"
 _log: Final = logging.getLogger(__name__)
 
 
@@ -80,6 +81,19 @@ class Reloader:
                 self._take_up(loaded)
             self._engine.look(self._node)
 
+    def tell_steps(self, steps: tuple[str, ...]) -> None:
+        """Say what became of each key of files of version 1; nothing when those are the steps that were said last."""
+        standing = self._engine.standing
+        if steps and steps != standing.steps:
+            for step in steps:
+                _log.warning("configuration of version 1: %s", step)
+            told = "a configuration of version 1 was brought to version 2 in memory, for now; have it written: "
+            dropped = [step for step in steps if " is dropped" in step]
+            self._tell("Warning" if dropped else "Normal", MIGRATED, f"{told}reconciler config migrate FILE --write")
+            for step in dropped:
+                self._tell("Warning", MIGRATED, step)
+        standing.steps = steps
+
     @property
     def _node(self) -> Key:
         return Key(Kind.NODE, node_name(self._config))
@@ -90,6 +104,7 @@ class Reloader:
         self._tell("Warning", INVALID, error.message)
 
     def _take_up(self, loaded: Loaded) -> None:
+        self.tell_steps(loaded.steps)
         change = compare(self._config, loaded.config)
         standing = self._engine.standing
         was_waiting, mended = standing.waiting, bool(standing.problem)

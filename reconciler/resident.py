@@ -96,6 +96,7 @@ def _serve(paths: Paths, files: ConfigFiles, clock: Clock, told: Told, manager: 
     life = build_life(paths, store, clock, options)
     engine = Engine(store, standing, life.take_up, life.engine.queue.add)
     reloader = Reloader(files, engine, config, seen, clock)
+    reloader.tell_steps(loaded.steps)
     if life.timetable is not None:
         life.timetable.every("configuration", LOOK_SECONDS, 0.1, reloader.look)
     try:

@@ -33,6 +33,7 @@ FLOORS: Final[Mapping[str, int]] = {
     "reconciler.controllers": 7,
     "reconciler.fleet": 8,
     "reconciler.config": 9,
+    "reconciler.older": 9,
     "reconciler.wiring": 9,
     "reconciler.reloading": 9,
     "reconciler.taking_up": 9,

@@ -43,7 +43,8 @@ def step(work: Work) -> None:
         if path == ("version",):
             work.tree.entries["version"] = node
             node.set(2)
-            work.notes.pop(node.origins[0], None)
+            for origin in node.origins:  # none, when no version was written
+                work.notes.pop(origin, None)
             work.note(node, Outcome.TRANSLATED, "of our configuration now")
             continue
         said = _said(source, path, node, work)

@@ -29,7 +29,9 @@ def command(context: click.Context, once: bool, private_mounts: bool) -> int:
     from reconciler.resident import run_agent
 
     node = context.ensure_object(Node)
-    return run_agent(node.paths, ConfigFiles(node.config_file), once=once, private_mounts=private_mounts)
+    return run_agent(
+        node.paths, ConfigFiles(node.config_file, node.paths.state), once=once, private_mounts=private_mounts
+    )
 
 
 @command.command("install")

@@ -60,7 +60,7 @@ def ask(node: Node, store: ObjectStore, verb: str, arguments: Mapping[str, Any])
 
     shown = Asking(node.clock)
     try:
-        return ask_engine(node.paths, store, verb, arguments, config=node.config, tick=shown.tick)
+        return ask_engine(node.paths, store, verb, arguments, config=node.engine_config, tick=shown.tick)
     finally:
         shown.clear()
 

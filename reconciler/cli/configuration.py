@@ -116,4 +116,7 @@ def validate_config(node: Node, given: str | None) -> int:
         say("There is no configuration: everything is as by default.")
     for path in loaded.files:
         say(f"{path}: valid")
+    if loaded.steps:
+        say("Brought from version 1 to version 2, in memory; write it: reconciler config migrate FILE --write")
+        say(printable("\n".join(loaded.steps)))
     return 0

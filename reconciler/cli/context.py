@@ -51,6 +51,12 @@ class Node:
             self._config = load_config(config_file(self.config_file))
         return self._config
 
+    def engine_config(self) -> Config:
+        """The same for an engine in this process: what a file of an older version says beside is staged for it."""
+        from reconciler.config import config_file, load, staged
+
+        return staged(load(config_file(self.config_file)), self.paths.state).config
+
     @cached_property
     def clock(self) -> Clock:
         """The machine's clock."""

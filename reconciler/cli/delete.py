@@ -188,6 +188,6 @@ def settle(node: Node, store: ObjectStore, keys: frozenset[Key], timeout: float)
 
     progress = Progress(store.list, keys, node.clock)
     try:
-        return converge(node.paths, store, keys, config=node.config, timeout=timeout, tick=progress.tick)
+        return converge(node.paths, store, keys, config=node.engine_config, timeout=timeout, tick=progress.tick)
     finally:
         progress.clear()

@@ -17,10 +17,13 @@ class Standing:
     since: float = 0.0
     waiting: tuple[str, ...] = ()
     """The keys that a restart would bring into force."""
+    steps: tuple[str, ...] = ()
+    """What became of each key of files of version 1."""
     problem: str = ""
     """Why the newest files are not in force; empty: they are."""
 
     def to_json(self) -> Mapping[str, Any]:
         """For the node's status."""
         since = {"since": timestamp(self.since)} if self.since else {}
-        return {"files": list(self.files), **since, "afterRestart": list(self.waiting)}
+        steps = {"migrated": list(self.steps)} if self.steps else {}
+        return {"files": list(self.files), **since, "afterRestart": list(self.waiting), **steps}

@@ -25,7 +25,7 @@ class Ground:
         self.store = MemoryStore(clock)
         self.taken: list[Config] = []
         self.looked: list[Key] = []
-        files = ConfigFiles(str(self.file))
+        files = ConfigFiles(str(self.file), folder)
         engine = Engine(self.store, self.standing, self.taken.append, self.looked.append)
         self.reloader = Reloader(files, engine, files.load().config, files.signature(), clock)
 
