@@ -40,6 +40,7 @@ LOSSES: Final = "tests/crash/test_losses.py"
 NODE: Final = "tests/crash/test_faults_node.py"
 DISK: Final = "tests/crash/test_faults_disk.py"
 CRASH: Final = "tests/crash/test_crash.py"
+CONTENT: Final = "tests/e2e/test_content_commands.py"
 SURVIVAL: Final = "tests/e2e/test_survival.py"
 
 PROMISES: Final = (
@@ -73,9 +74,14 @@ PROMISES: Final = (
     ),
     Promise(
         "Rot is found",
-        "every blob is read again slowly; one that is wrong is fetched again by its digest",
-        (f"{LOSSES}::test_a_blob_that_rots_is_found_and_fetched_again_while_the_agent_runs",),
-        "files of unpacked images",
+        "every blob is read again slowly; one that is wrong is fetched again by its digest; when asked, also files of "
+        "unpacked images: what differs is unpacked anew",
+        (
+            f"{LOSSES}::test_a_blob_that_rots_is_found_and_fetched_again_while_the_agent_runs",
+            f"{CONTENT}::test_fault_18_damage_to_an_unpacked_image_is_found_and_mended",
+            f"{CONTENT}::test_fault_18_a_snapshot_that_a_container_rests_on_stays_and_the_container_is_named",
+        ),
+        "files of unpacked images are looked at only when asked",
     ),
     Promise(
         "Exactly-once start",

@@ -43,6 +43,8 @@ def progress_line(fields: Mapping[str, Any]) -> str:
         return f"waiting {fields['waiting']}"
     if "bytes" not in fields:
         return ""
+    if "of" not in fields:
+        return printable(f"{fields['doing']}  {amount(int(fields['bytes']))}  {fields.get('item', '')}").rstrip()
     here, total = int(fields["bytes"]), int(fields["of"])
     share = f"{100 * here // total if total else 100} %"
     return printable(

@@ -1,10 +1,10 @@
-"""`reconciler content`: the blobs on this node: listed, checked, repaired."""
+"""`reconciler content`: the blobs on this node, and what was unpacked from them: listed, checked, repaired."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -19,6 +19,8 @@ from reconciler.model.identity import Key, Kind
 
 if TYPE_CHECKING:
     from core.content.store import ContentStore
+    from reconciler.cli.asking import Asking
+    from reconciler.cli.unpacked import Damaged
     from reconciler.store.port import ObjectStore
 
 _CHUNK: Final = 1 << 20
@@ -34,6 +36,27 @@ class Bad:
     images: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a check came to. `skipped`: images whose snapshots were not compared, as a blob of theirs is wrong."""
+
+    blobs: int
+    bad: tuple[Bad, ...]
+    snapshots: int = 0
+    damaged: tuple[Damaged, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    @property
+    def faults(self) -> int:
+        """How many things are wrong."""
+        return len(self.bad) + len(self.damaged)
+
+
+_snapshots_option = click.option(
+    "--snapshots", is_flag=True, help="Unpack each image once more, aside, and compare what it was unpacked to."
+)
+
+
 @click.group("content")
 def command() -> None:
     """The blobs on this node: list them, check them, repair them.
@@ -41,7 +64,7 @@ def command() -> None:
     \b
     Examples:
       reconciler content check
-      reconciler content repair
+      reconciler content repair --snapshots
     """
 
 
@@ -66,10 +89,13 @@ def ls_command(node: Node, output: str | None) -> int:
 
 
 @command.command("check")
+@_snapshots_option
 @output_option("json")
 @pass_node
-def check_command(node: Node, output: str | None) -> int:
+def check_command(node: Node, output: str | None, snapshots: bool) -> int:
     """Read every blob, at the lowest priority, and compare it with its name. Changes nothing.
+
+    With --snapshots also every file of every unpacked image, which takes the room of the largest one meanwhile.
 
     Exit code 0: all is right; 1: something is wrong.
     """
@@ -77,23 +103,33 @@ def check_command(node: Node, output: str | None) -> int:
     if store is None:
         say('{"items": []}' if output else "Nothing to check: there is no store.")
         return 0
-    bad, count = check(node, store)
+    found = check(node, store, snapshots=snapshots)
     if output:
         import json
 
-        found = [{"digest": one.digest, "what": one.what, "images": list(one.images)} for one in bad]
-        say(json.dumps({"items": found}, indent=2))
+        items: list[dict[str, object]] = [
+            {"digest": one.digest, "what": one.what, "images": list(one.images)} for one in found.bad
+        ]
+        items += [
+            {"snapshot": one.chain, "driver": one.driver, "what": list(one.what), "images": list(one.images)}
+            for one in found.damaged
+        ]
+        say(json.dumps({"items": items}, indent=2))
     else:
-        _tell(bad)
-        say(f"Checked: {counted(count, 'blob')}, {counted(len(bad), 'fault')}.")
-    return 1 if bad else 0
+        _tell(found)
+        looked = [counted(found.blobs, "blob"), *([counted(found.snapshots, "snapshot")] if snapshots else [])]
+        say(f"Checked: {', '.join(looked)}, {counted(found.faults, 'fault')}.")
+    return 1 if found.faults else 0
 
 
 @command.command("repair")
+@_snapshots_option
 @click.option("--timeout", type=DURATION, default=900.0, metavar="15m", help="Give up waiting after this long [15m].")
 @pass_node
-def repair_command(node: Node, timeout: float) -> int:
-    """Check, throw away what is wrong, and have the images fetch it anew from where they came. Waits for it.
+def repair_command(node: Node, timeout: float, snapshots: bool) -> int:
+    """Check, throw away what is wrong, and have the images fetch or unpack it anew. Waits for it.
+
+    A snapshot on which a container's root rests stays: the containers are named, and go first.
 
     Exit code 0: all is right now; 1: something is still wrong; 3: not in time.
     """
@@ -105,28 +141,45 @@ def repair_command(node: Node, timeout: float) -> int:
     if store is None:
         say("Nothing to repair: there is no store.")
         return 0
-    bad, _ = check(node, store)
-    if not bad:
+    found = check(node, store, snapshots=snapshots)
+    if not found.faults:
         say("Nothing to repair.")
         return 0
-    done = ask(node, store, "repair", {"blobs": [one.digest for one in bad]})
+    chains = [{"driver": one.driver, "chain": one.chain} for one in found.damaged]
+    done = ask(node, store, "repair", {"blobs": [one.digest for one in found.bad], "snapshots": chains})
     keys = frozenset(Key(Kind.IMAGE, name) for name in done["images"])
     deadline = node.clock.monotonic() + timeout
-    content = _content(node)
     while True:
         left = max(0.0, deadline - node.clock.monotonic())
         verdict = settle(node, store, keys, left)
-        missing = [one for one in bad if one.images and content.size(Digest.parse(one.digest)) is None]
+        missing = _missing(node, found, done["inUse"])
         if not missing or verdict.stalled or verdict.timed_out:
             break
         node.clock.sleep(0.1)
     tell_failures(store.list(), verdict.stalled | verdict.pending)
-    say(f"Repaired: {counted(len(bad) - len(missing), 'blob')}, {len(missing)} still missing.")
-    return exit_code(verdict) or (1 if missing else 0)
+    for chain, names in done["inUse"].items():
+        advice = f"Delete or stop {', '.join(f'container/{name}' for name in names)}, then: reconciler content repair"
+        complain_in_words(f"busy: snapshot {chain} is in use", [f"{advice} --snapshots"])
+    mended = [counted(len(found.bad), "blob"), *([counted(len(chains), "snapshot")] if snapshots else [])]
+    say(f"Repaired: {', '.join(mended)}; {missing + len(done['inUse'])} still wrong.")
+    return exit_code(verdict) or (1 if missing or done["inUse"] else 0)
 
 
-def check(node: Node, store: ObjectStore) -> tuple[list[Bad], int]:
-    """What is wrong, and how many blobs were looked at: at the lowest priority, with progress, a MiB at a time."""
+def _missing(node: Node, found: Found, in_use: Collection[str]) -> int:
+    """How much of what was wrong and could go is not there again."""
+    content = _content(node)
+    blobs = [one for one in found.bad if one.images and content.size(Digest.parse(one.digest)) is None]
+    if not found.damaged:
+        return len(blobs)
+    from reconciler.cli.unpacked import lines
+
+    known = {name: lines(node.paths.snapshots / name) for name in {one.driver for one in found.damaged}}
+    going = (one for one in found.damaged if one.images and one.chain not in in_use)
+    return len(blobs) + sum(one.chain not in known[one.driver] for one in going)
+
+
+def check(node: Node, store: ObjectStore, *, snapshots: bool = False) -> Found:
+    """What is wrong: looked for at the lowest priority, with progress, a piece at a time."""
     from reconciler.cli.asking import Asking
 
     os.nice(_NICE)
@@ -145,7 +198,26 @@ def check(node: Node, store: ObjectStore) -> tuple[list[Bad], int]:
     shown.clear()
     held = set(map(str, content.walk()))
     bad += [Bad(name, "is missing", images) for name, images in sorted(needs.items()) if name not in held]
-    return bad, len(blobs)
+    found = Found(len(blobs), tuple(bad))
+    return _check_unpacked(node, store, found, shown) if snapshots else found
+
+
+def _check_unpacked(node: Node, store: ObjectStore, found: Found, shown: Asking) -> Found:
+    from reconciler.cli.unpacked import Unpacked
+
+    here = 0
+
+    def tick(count: int, chain: str) -> None:
+        nonlocal here
+        here += count
+        shown.tick({"doing": "compare", "bytes": here, "item": chain[:19]})
+
+    looking = Unpacked(node, _content(node), tick)
+    try:
+        looking.check(store, {one.digest for one in found.bad})
+    finally:
+        shown.clear()
+    return replace(found, snapshots=len(looking.seen), damaged=tuple(looking.damaged), skipped=tuple(looking.skipped))
 
 
 def _pieces(content: ContentStore, digest: Digest) -> Iterator[bytes]:
@@ -161,10 +233,15 @@ def _pieces(content: ContentStore, digest: Digest) -> Iterator[bytes]:
         os.posix_fadvise(blob.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _tell(bad: Sequence[Bad]) -> None:
-    for one in bad:
+def _tell(found: Found) -> None:
+    for one in found.bad:
         needed = f"needed by image {', '.join(one.images)}" if one.images else "no image needs it"
         complain_in_words(f"corrupt: blob {one.digest} {one.what}", [f"{needed}. Mend it: reconciler content repair"])
+    for two in found.damaged:
+        needed = f"of image {', '.join(two.images)}. Mend it: reconciler content repair --snapshots"
+        complain_in_words(f"corrupt: snapshot {two.driver}/{two.chain}: {two.what[0]}", [*two.what[1:], needed])
+    for name in found.skipped:
+        say(f"image/{name} was not compared, as a blob of it is wrong: repair that first.")
 
 
 def _needs(store: ObjectStore | None) -> dict[str, tuple[str, ...]]:
