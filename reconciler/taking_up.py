@@ -5,13 +5,11 @@ Rules of this file: what runs is not touched; what is begun from now on follows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from core.runtime.drivers import all_runtimes
-from core.transfer.proxies import masked
 from reconciler.controllers.source import SourceController
 from reconciler.engine.engine import Engine
 from reconciler.engine.observe import Node
@@ -21,7 +19,7 @@ from reconciler.engine.tasks import TaskHands
 from reconciler.model.config import Config
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Object
-from reconciler.model.settings import plain
+from reconciler.model.settings import plain, without_passwords
 from reconciler.store.functions import ENGINE
 from reconciler.store.port import ObjectStore, Put, Remove
 from reconciler.store.revisions import Revisions
@@ -66,12 +64,3 @@ def name_node(store: ObjectStore, key: Key, config: Config) -> None:
     found = store.get(key) or Object(key, manager=ENGINE)
     spec = {"config": without_passwords(plain(config))}
     store.commit([Put(replace(found, labels=config.node.labels, spec=spec), found.version)])
-
-
-def without_passwords(value: Any) -> Any:
-    """Plain values whose URLs show nobody's login."""
-    if isinstance(value, Mapping):
-        return {name: without_passwords(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [without_passwords(one) for one in value]
-    return masked(value) if isinstance(value, str) and "@" in value and ":" in value else value

@@ -9,14 +9,16 @@ from typing import Any, Final, NamedTuple
 import click
 from click.core import ParameterSource
 
-from core.transfer.proxies import masked
 from reconciler.cli.context import Node
 from reconciler.cli.output import say_items, say_one
-from reconciler.cli.terminal import complain_in_words, printable, say
+from reconciler.cli.source import has_agent
+from reconciler.cli.terminal import complain_in_words, printable, say, warn
 from reconciler.cli.texts import table
 from reconciler.config import BadConfig, Loaded, config_file, load
+from reconciler.model.config import Config
+from reconciler.model.identity import Kind
 from reconciler.model.problems import shown
-from reconciler.model.settings import Path, flat, plain
+from reconciler.model.settings import Path, flat, plain, without_passwords
 
 OPTIONS: Final[Mapping[Path, tuple[str, str]]] = {
     ("root",): ("--root", "RECONCILER_ROOT"),
@@ -29,6 +31,7 @@ ENVIRONMENT: Final[Mapping[Path, tuple[str, ...]]] = {
     ("telemetry", "endpoint"): ("OTEL_EXPORTER_OTLP_ENDPOINT",),
 }
 """The variables that say what no file says; of the last one, what wins over it."""
+_HOSTS: Final = ("transfer", "hosts")
 WINS: Final = ("telemetry", "endpoint")
 
 
@@ -42,7 +45,9 @@ class Value(NamedTuple):
 
 def show_config(node: Node, output: str, *, origin: bool) -> int:
     """Print what is in force; 0."""
-    values = list(in_force(node, load(config_file(node.config_file))))
+    loaded = load(config_file(node.config_file))
+    values = list(in_force(node, loaded))
+    tell_if_behind(node, loaded.config)
     if not origin:
         say_one(_nested(values), output or "yaml")
     elif output:
@@ -51,6 +56,22 @@ def show_config(node: Node, output: str, *, origin: bool) -> int:
         rows = [(shown(one.path), _cell(one.value), one.origin) for one in values]
         say(printable(table(("KEY", "VALUE", "ORIGIN"), rows)))
     return 0
+
+
+def tell_if_behind(node: Node, config: Config) -> None:
+    """Warn when the agent works by another configuration than the files say by now."""
+    store = node.store()
+    ours = next(iter(store.list(Kind.NODE)), None) if store is not None and has_agent(node) else None
+    if ours is None or "config" not in ours.spec:
+        return
+    before, after = dict(flat(ours.spec["config"])), dict(flat(without_passwords(plain(config))))
+    staged = f"{node.paths.state}/"  # what an engine has put before a file of version 1
+    hosts = before.get(_HOSTS)
+    if isinstance(hosts, list):
+        before[_HOSTS] = [one for one in hosts if not one.startswith(staged)]
+    differ = sorted(shown(path) for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    if differ:
+        warn(f"the agent does not work by this yet: {', '.join(differ)} (see its conditions: reconciler status)")
 
 
 def in_force(node: Node, loaded: Loaded) -> Iterator[Value]:
@@ -62,7 +83,7 @@ def in_force(node: Node, loaded: Loaded) -> Iterator[Value]:
             found = _folder(node, found)
         elif path in ENVIRONMENT and (value is None or path == WINS) and not (proxied and "proxy" in path):
             found = _surroundings(found)
-        yield found._replace(value=masked(found.value)) if _is_url(found.value) else found
+        yield found._replace(value=without_passwords(found.value))
 
 
 def _folder(node: Node, found: Value) -> Value:
@@ -77,10 +98,6 @@ def _folder(node: Node, found: Value) -> Value:
 def _surroundings(found: Value) -> Value:
     name = next((name for name in ENVIRONMENT[found.path] if os.environ.get(name)), None)
     return found if name is None else Value(found.path, os.environ[name], f"environment: {name}")
-
-
-def _is_url(value: Any) -> bool:
-    return isinstance(value, str) and "@" in value and ("://" in value or ":" in value)
 
 
 def _nested(values: list[Value]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from core.transfer.proxies import masked
 from reconciler.model.config import RESTART, Config
 from reconciler.model.kinds.schema import DIALECT
 
@@ -139,6 +140,16 @@ def flat(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
             yield from flat(one, (*path, name))
     else:
         yield path, value
+
+
+def without_passwords(value: Any) -> Any:
+    """Plain values whose URLs, with a scheme or without, show nobody's login."""
+    if isinstance(value, Mapping):
+        return {name: without_passwords(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [without_passwords(one) for one in value]
+    is_url = isinstance(value, str) and "@" in value and ":" in value and not value.startswith("/")
+    return masked(value) if is_url else value
 
 
 def after_restart(path: Path) -> bool:

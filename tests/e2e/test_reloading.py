@@ -130,10 +130,22 @@ def test_changed_files_are_found_and_a_bad_one_leaves_the_last_good_one_in_force
     files = [str(reloads.file), str(drop_in)]
     eventually(lambda: st.status(node)["configuration"]["files"] == files, "it is told")
 
+    source = st.files / "source"
+    source.mkdir()
+    (source / "v.yaml").write_text(
+        "apiVersion: reconciler/v1\nkind: Volume\n"
+        "metadata: {name: marked, labels: {at: '${node.labels.site}'}}\nspec: {retain: false}\n"
+    )
+    st.must_apply(document("Source", "local", {"folder": str(source)}))
+    eventually(lambda: (found := st.get("volume/marked")) and found.labels == {"at": "lyon"}, "the label is put in")
+    reloads.write(drop_in, "version: 2\nnode: {labels: {site: metz}}\n")
+    eventually(lambda: st.there("volume/marked").labels == {"at": "metz"}, "the Source is read anew")
+    st.delete("source/local")
+
     reloads.write(drop_in, "version: 2\nnode: {labels: {site: paris}}\ngc: {keepRevisions: none}\n")
     bad = eventually(lambda: st.condition(node, "ConfigInvalid"), "it is refused")
     assert f"{drop_in}:3:21: gc.keepRevisions: is not a whole number" in bad["message"]
-    assert st.there(node).labels == {"site": "lyon"}
+    assert st.there(node).labels == {"site": "metz"}
     assert len(reloads.events("ConfigInvalid")) == 1
     assert st.condition(node, "Ready")["status"] == "True"
     drop_in.chmod(0o666)
@@ -157,6 +169,8 @@ def test_what_needs_a_restart_is_told_and_not_in_force(reloads: Reloads) -> None
         "telemetry.interval",
     ]
     assert st.there(node).spec["config"]["root"] is None
+    shown = st.node.cli("config", "show")
+    assert "warning: the agent does not work by this yet: root, telemetry.interval (" in shown.stderr
     reloads.write(reloads.file, reloads.config)
     reloads.hup()
     eventually(lambda: not st.condition(node, "RestartNeeded"), "nothing waits any more")

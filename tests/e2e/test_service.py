@@ -120,6 +120,18 @@ def test_systemctl_tells_how_many_objects_there_are(home: Home) -> None:
     assert eventually(lambda: "objects" in (said := home.show("StatusText")["StatusText"]) and said, "a status")
 
 
+def test_a_reload_takes_a_drop_in_up_and_nothing_is_started_anew(home: Home) -> None:
+    before = (home.agent(), home.process("one"))
+    home.machine.write("/etc/reconciler/conf.d/site.yaml", "version: 2\nnode: {labels: {site: lyon}}\n")
+    home.machine.must("systemctl", "reload", UNIT)
+    (node,) = json.loads(home.cli("get", "nodes", "-o", "json"))["items"]
+    assert node["metadata"]["labels"] == {"site": "lyon"}
+    assert node["spec"]["config"]["node"]["labels"] == {"site": "lyon"}
+    home.machine.must("rm", "/etc/reconciler/conf.d/site.yaml")
+    home.machine.must("systemctl", "reload", UNIT)
+    assert (home.agent(), home.process("one")) == before
+
+
 def test_a_killed_agent_is_started_again_and_no_container_notices(home: Home) -> None:
     before, agent = (home.process("one"), home.process("two")), home.agent()
     home.machine.must("systemctl", "kill", "--signal=KILL", "--kill-whom=main", UNIT)

@@ -19,6 +19,7 @@ from reconciler.model.settings import (
     plain,
     reference,
     settings,
+    without_passwords,
 )
 from reconciler.sources.manifests import dump
 
@@ -90,6 +91,12 @@ def test_the_schema_gives_defaults_as_they_are_written() -> None:
 )
 def test_a_duration_is_told_as_it_is_written(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_logins_in_urls_are_masked_and_paths_are_not() -> None:
+    before = {"a": "http://u:p@h:1", "b": ["u:p@h:1", "/srv/a@b:c", "h:5000"], "c": 1, "d": None}
+    after = {"a": "http://***@h:1", "b": ["***@h:1", "/srv/a@b:c", "h:5000"], "c": 1, "d": None}
+    assert without_passwords(before) == after
 
 
 def test_only_what_is_marked_waits_for_a_restart() -> None:
