@@ -43,6 +43,8 @@ RESOLVE_IN_ROOT: Final = 0x10
 
 
 _SYS_OPENAT2: Final = 437
+_CAPABILITY_VERSION_3: Final = 0x20080522
+_PR_SET_NO_NEW_PRIVS: Final = 38
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -106,6 +108,17 @@ def unshare(flags: int) -> None:
 def setns(fd: int, kind: int) -> None:
     """setns(2) for the calling thread: only inside `in_own_thread`."""
     _check(_libc.setns(ctypes.c_int(fd), ctypes.c_int(kind)))
+
+
+def keep_capabilities(mask: int) -> None:
+    """capset(2) and no_new_privs for the calling thread and what it starts: of its capabilities only the bits `mask`.
+
+    Raises `OSError` (EPERM: `mask` has one that it lacks).
+    """
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, struct.pack("=6I", low, low, 0, high, high, 0)))
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, *(ctypes.c_ulong(number) for number in (1, 0, 0, 0))))
 
 
 def sethostname(name: str) -> None:

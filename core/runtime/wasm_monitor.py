@@ -28,6 +28,8 @@ _CHUNK: Final = 1 << 16
 _LONGEST: Final = 16 << 10
 """Bytes of a line after which it goes on as another piece."""
 _CLOCK: Final = SystemClock()
+_FILES: Final = 0b11111
+"""The capabilities that root keeps: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID."""
 
 
 class Log:
@@ -101,6 +103,8 @@ def main() -> None:
     pipes = [os.pipe(), os.pipe()]
     child = os.fork()
     if child == 0:
+        for fd in (answer, control, ready):  # who waits for their end must not wait for ours
+            os.close(fd)
         _carry(wanted, module, start, told, [end for _, end in pipes])
     for fd in (told, start, module, *(end for _, end in pipes)):
         os.close(fd)
@@ -140,6 +144,7 @@ def _carry(wanted: dict[str, Any], module: int, start: int, told: int, outputs: 
         from core.runtime.wasm_engine import Refused, load
 
         try:
+            _withdraw()
             run = load(wanted, f"/proc/self/fd/{module}")
             _become(wanted["user"])
         except (Refused, OSError) as error:
@@ -151,15 +156,34 @@ def _carry(wanted: dict[str, Any], module: int, start: int, told: int, outputs: 
         os.close(start)
         os._exit(run())
     finally:
+        with contextlib.suppress(OSError):  # it is loaded, and the other end is closed
+            os.write(told, repr(sys.exc_info()[1]).encode())
         os._exit(134)
 
 
+def _withdraw() -> None:
+    """No core dumps, which would hold secrets; where we are root, no network either, should the engine ever fail us."""
+    import resource
+
+    from core import syscalls
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if os.geteuid() == 0:
+        with contextlib.suppress(OSError):  # not allowed here: the engine gives the module none anyway
+            syscalls.unshare(syscalls.CLONE_NEWNET)
+
+
 def _become(user: dict[str, Any]) -> None:
-    """Give up root for the task's user, where we are root."""
+    """Where we are root: be the task's user; for root itself, keep only what files need."""
+    from core import syscalls
+
     if os.geteuid() == 0:
         os.setgroups(user["additionalGids"])
         os.setgid(user["gid"])
         os.setuid(user["uid"])
+    with open("/proc/self/status", "rb") as status:  # as bytes: from here on no module of Python's may be in reach
+        held = next(int(line.split()[1], 16) for line in status if line.startswith(b"CapPrm:"))
+    syscalls.keep_capabilities(held & _FILES)
 
 
 def _watch(child: int, control: int, streams: dict[int, str], log: Log) -> int:

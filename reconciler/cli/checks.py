@@ -86,7 +86,9 @@ def user() -> Finding:
     """Whether we may make namespaces and mounts."""
     if os.geteuid() == 0:
         return Finding(Level.OK, "user", "root")
-    advice = "Run the agent and apply as root; get, diff, schema and doctor work without."
+    advice = (
+        "Run the agent and apply as root; get, diff, schema, doctor and containers with runtime: wasm work without."
+    )
     return Finding(Level.MISSING, "user", f"uid {os.geteuid()}, not root", advice)
 
 

@@ -9,6 +9,7 @@ from typing import assert_never
 
 from core import fsio
 from core.clock import Clock
+from core.errors import Unsupported
 from core.network.own import dns_of_host
 from core.runtime.node import Node as NodeLimits
 from core.runtime.ports import NewSandbox
@@ -175,6 +176,8 @@ class NodeHands:
         self._eyes.note_sandbox(action.id, there=True)
         mode = network_mode(action.spec)
         bridged = mode == "bridge"
+        if bridged and runtime.is_for_modules:
+            raise Unsupported("a network for modules", advice="Write network: {mode: none}.")
         made = runtimes.create_sandbox(
             runtime,
             NewSandbox(

@@ -268,6 +268,14 @@ def test_an_engine_killed_anywhere_in_making_and_removing_leaves_nothing(ground:
         assert ground.leftovers() == []
 
 
+def test_what_runs_as_root_keeps_only_what_files_need(ground: WasmGround) -> None:
+    pid = running(ground).pids("one")[0]
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    assert int(status["CapEff"], 16) & ~0b11111 == 0
+    assert status["NoNewPrivs"] == "1"
+    assert "0" in Path(f"/proc/{pid}/limits").read_text().partition("Max core file size")[2].split()[:1]
+
+
 @pytest.mark.root
 def test_it_runs_as_the_user_that_is_asked_for_within_its_group(ground: WasmGround) -> None:
     if os.geteuid() != 0:
@@ -278,6 +286,7 @@ def test_it_runs_as_the_user_that_is_asked_for_within_its_group(ground: WasmGrou
     assert status["Uid"].split() == ["1000"] * 4
     assert status["Gid"].split() == ["1001"] * 4
     assert int(status["CapEff"], 16) == 0
+    assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
     assert f"{ground.group}/box/one" in Path(f"/proc/{pid}/cgroup").read_text()
     memory = ground.found.v1.get("memory")
     if memory is not None:
