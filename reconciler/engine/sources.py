@@ -23,6 +23,7 @@ from reconciler.model.identity import Key, Kind, source_manager
 from reconciler.model.kinds.source import SourceSpec
 from reconciler.model.objects import ORPHAN, Object, with_record
 from reconciler.sources.folder import FolderFetcher
+from reconciler.sources.placed import drop
 from reconciler.sources.revisions import Fetcher
 from reconciler.sources.substitution import Variables
 from reconciler.store.functions import Applied, BeingDeleted, OtherManager, Wanted, existing, members, modify, vanish
@@ -190,6 +191,8 @@ class SourceHands:
         memory.loaded, memory.wanted = None, ()
         if isinstance(memory.fetcher, FolderFetcher):
             memory.fetcher.let_go()
+        if (home := self._ways.homes / action.key.name).is_dir():
+            drop(home, self._revisions.archives(action.key))
 
     def let_go_of_members(self, action: LetGoOfMembers) -> None:
         """Mark what the Source manages as deleted, or leave it to whoever takes it over; in one commit."""

@@ -116,11 +116,18 @@ def read_beside(manifest: ManifestFile, path: str) -> bytes:
 
 
 def path_beside(manifest: ManifestFile, path: str) -> str:
-    """The absolute path of the file or folder at `path`, relative to `manifest`, no link in it; raises `Unreadable`."""
-    if not manifest.base or manifest.tree is not None:
-        where = "its source lies" if manifest.base else "stdin lies"
-        raise Unreadable(f"is a relative path, but {where} in no folder of this node", "write an absolute path")
+    """The absolute path of the file or folder at `path`, relative to `manifest`, no link in it; raises `Unreadable`.
+
+    Out of a revision it is taken into a file of its own where it lies in none: raises what `Tree.place` raises.
+    """
+    if not manifest.base:
+        raise Unreadable("is a relative path, but stdin lies in no folder of this node", "write an absolute path")
     inside = os.path.join(os.path.dirname(manifest.inside), path)
+    if manifest.tree is not None:
+        try:
+            return manifest.tree.place(manifest.tree.find(inside))
+        except (NotFound, Invalid, OverLimit) as error:
+            raise Unreadable(*_words(inside, error)) from None
     try:
         folder = os.open(manifest.base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

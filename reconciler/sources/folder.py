@@ -61,7 +61,10 @@ def _walk(base: str, inside: str, deep: int) -> Iterator[tuple[str, os.stat_resu
 class FolderTree:
     """One revision of a folder, in memory: the bytes of its files, the texts of its links, None for a folder."""
 
-    def __init__(self, inside: str, entries: Mapping[str, Entry], texts: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, inside: str, entries: Mapping[str, Entry], texts: Mapping[str, bytes], folder: Path | None = None
+    ) -> None:
+        self._folder = folder
         self._inside = inside
         self._entries = entries
         self._texts = texts
@@ -85,6 +88,12 @@ class FolderTree:
         if entry.id not in self._texts:
             raise Corrupt(f"{entry.path} was not read")
         return self._texts[entry.id]
+
+    def place(self, entry: Entry) -> str:
+        """See `Tree`: where it lies; a folder too."""
+        if self._folder is None or entry.kind not in ("file", "folder"):
+            raise Invalid(f"{entry.path} lies in no folder of this node", advice="Write an absolute path.")
+        return str(self._folder / entry.path)
 
     def find(self, path: str) -> Entry:
         """See `Tree`."""
@@ -115,7 +124,7 @@ class FolderFetcher:
         for path, entry in sorted(entries.items()):
             whole.update(f"{path}\0{entry.kind}\0{entry.id}\n".encode(errors="surrogateescape"))
         revision = f"{SCHEME}{whole.hexdigest()[:40]}"
-        self._held = revision, FolderTree(self._inside, entries, texts)
+        self._held = revision, FolderTree(self._inside, entries, texts, self.folder.resolve())
         self._seen = self._before = seen
         return revision
 

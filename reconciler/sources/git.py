@@ -37,6 +37,7 @@ from reconciler.sources.git_faults import (
     words,
 )
 from reconciler.sources.git_tree import GitTree, Objects
+from reconciler.sources.placed import Differs, place
 from reconciler.sources.repositories import Home, Limits, Wanted
 from reconciler.sources.revisions import Description, Tree
 
@@ -321,6 +322,16 @@ class _Store(Objects):
         if data is None or hashlib.sha1(b"blob %d\0" % size + data, usedforsecurity=False).hexdigest() != id:
             raise Damaged(f"object {id} is not what its name says")
         return data
+
+    def place(self, id: str, size: int) -> str:
+        """See `Objects`."""
+        try:
+            stream = self.database.stream(bytes.fromhex(id))
+            if stream.size == size and stream.type == b"blob":
+                return str(place(self.copy.parent, id, size, stream.read))
+        except (ValueError, EOFError, Differs) as error:
+            raise Damaged(f"object {id} cannot be read: {words(str(error))}") from None
+        raise Damaged(f"object {id} is not what its name says")
 
     def _asked(self, command: str, *arguments: str) -> bytes:
         try:

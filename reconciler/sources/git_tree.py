@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from core.errors import Invalid, NotFound, OverLimit
 from reconciler.sources.git_faults import Damaged
-from reconciler.sources.revisions import MOST_BYTES, MOST_ENTRIES, MOST_TOTAL, Entry, EntryKind, follow
+from reconciler.sources.revisions import MOST_BYTES, MOST_ENTRIES, MOST_PLACED, MOST_TOTAL, Entry, EntryKind, follow
 
 _KINDS: Final[dict[str, EntryKind]] = {"120000": "link", "160000": "module", "040000": "folder"}
 _LONGEST_LINK: Final = 4096
@@ -32,6 +32,9 @@ class Objects(Protocol):
     def blob(self, id: str, size: int) -> bytes:
         """The bytes of a file or link, which are `size` and hash to `id`."""
 
+    def place(self, id: str, size: int) -> str:
+        """The path of a file outside of the copy with the bytes of a file; raises `NoSpace` too."""
+
 
 class GitTree:
     """See `Tree`. `where` names the repository in errors."""
@@ -43,6 +46,7 @@ class GitTree:
         self._top = Entry("", objects.root(commit), 0, "folder")
         self._folders: dict[str, dict[str, Entry]] = {}
         self._left = MOST_TOTAL
+        self._placed: dict[str, int] = {}
 
     def entries(self) -> Sequence[Entry]:
         """See `Tree.entries`."""
@@ -74,6 +78,18 @@ class GitTree:
                 advice="Name the folder of the manifests as spec.path, or split it into several Sources.",
             )
         return self._objects.blob(entry.id, entry.size)
+
+    def place(self, entry: Entry) -> str:
+        """See `Tree.place`."""
+        if entry.kind != "file":
+            raise Invalid(f"{entry.path} is not a file but a {entry.kind}", advice="In a repository, give a tar file.")
+        self._placed[entry.id] = entry.size
+        if sum(self._placed.values()) > MOST_PLACED:
+            raise OverLimit(
+                f"{entry.path} is too much: archives in one revision have at most {MOST_PLACED >> 30} GiB together",
+                advice="Bring them to the node by other means, and name them by absolute paths.",
+            )
+        return self._objects.place(entry.id, entry.size)
 
     def find(self, path: str) -> Entry:
         """See `Tree.find`."""

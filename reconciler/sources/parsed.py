@@ -91,6 +91,8 @@ def _alone(reading: FileReading) -> bool:
     for _, each in reading.readings:
         if each.faults or each.manifest is None:
             return False
+        if "archive" in each.manifest.spec:
+            return False
         if any("fileContent" in mount for _, mount in mappings_in(dict(each.manifest.spec), "mounts")):
             return False
     return True

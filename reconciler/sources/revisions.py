@@ -19,6 +19,8 @@ MOST_BYTES: Final = 1 << 20
 """Of one manifest, or of one file that a manifest names."""
 MOST_TOTAL: Final = 64 << 20
 """Of all that is read from one revision."""
+MOST_PLACED: Final = 2 << 30
+"""Of all that manifests of one revision name to lie in a file of its own."""
 MOST_ENTRIES: Final = 100_000
 _MOST_LINKS: Final = 40
 _LONGEST_PATH: Final = 4096
@@ -63,6 +65,13 @@ class Tree(Protocol):
     def read(self, entry: Entry, limit: int = MOST_BYTES) -> bytes:
         """A file's bytes. Raises `OverLimit` (larger than `limit`, or more than `MOST_TOTAL` read so far), `Invalid`
         (not a file), `Corrupt`.
+        """
+
+    def place(self, entry: Entry) -> str:
+        """The absolute path on this node under which the bytes of a file lie, large as it may be, for as long as what
+        is applied or kept of the Source names it.
+
+        Raises `Invalid` (it is not such a file), `OverLimit` (`MOST_PLACED`), `Corrupt`, `NoSpace`.
         """
 
     def find(self, path: str) -> Entry:

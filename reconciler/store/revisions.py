@@ -123,6 +123,17 @@ class Revisions:
                 advice="Choose another (reconciler history), or: reconciler source resume",
             ) from error
 
+    def archives(self, source: Key) -> set[str]:
+        """The paths of the archives that a Source's objects and the revisions it may go back to name."""
+        manager = source_manager(source.name)
+        specs = [one.spec for one in self._store.list(Kind.IMAGE) if one.manager == manager]
+        for one in self.of(source):
+            try:
+                specs += [want.spec for want in self.kept(source, int(one.spec["number"]))]
+            except NotFound:
+                continue  # nobody can go back to it
+        return {str(spec["archive"]) for spec in specs if "archive" in spec}
+
     def _write(self, name: str, wanted: Iterable[Wanted]) -> None:
         text = json.dumps({"objects": [_entry(want) for want in wanted]}, separators=(",", ":"))
         write_atomic(make_private(self._folder) / f"{name}.json", text.encode() + b"\n")

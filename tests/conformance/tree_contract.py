@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import pytest
 
@@ -125,6 +126,17 @@ class TreeContract:
                 tree.read(tree.entries()[0])
             with pytest.raises(Invalid):
                 tree.read(tree.find("base"))
+
+    def test_a_large_file_lies_whole_under_a_path_of_this_node(self) -> None:
+        data = bytes(range(256)) * (MOST_BYTES // 256 + 1)
+        with self.tree({"a/large": data, "a/small": b"x", "link": Link("a/large")}) as tree:
+            path = Path(tree.place(tree.find("link")))
+            assert path.is_absolute()
+            assert path.read_bytes() == data
+            assert Path(tree.place(tree.find("a/small"))).read_bytes() == b"x"
+            before = path.stat()
+            assert tree.place(tree.find("a/large")) == str(path)
+            assert path.stat() == before
 
     # Following.
 

@@ -1,7 +1,10 @@
 """From a commit to a running container, and what a bad commit does: nothing."""
 
+import io
+import json
 import os
 import signal
+import tarfile
 from collections.abc import Iterator
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from tests.e2e.git_stage import Fleet, fleet, volume, volumes
 from tests.e2e.workloads import document, eventually
 from tests.git_server import SshGit, missing_tools
-from tests.registry import Registry
+from tests.registry import Registry, image_layouts
 
 pytestmark = [
     pytest.mark.root,
@@ -43,6 +46,38 @@ def test_a_commit_becomes_a_running_container_and_the_next_one_replaces_it(edge:
     status = edge.status("app")
     assert (status["revision"], status["observedRevision"], status["lastGoodRevision"]) == (second, second, second)
     assert status["inventory"] == ["container/app"]
+
+
+def test_an_image_comes_out_of_an_archive_in_the_repository(edge: Fleet) -> None:
+    repository = edge.repository("boxed")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path in sorted(image_layouts("busybox")[0].iterdir()):
+            tar.add(path, path.name)
+    image = document("Image", "boxed", {"ref": "example.org/boxed:1", "archive": "../images/box.tar"})
+    container = edge.stage.container("boxed", "sleep 1000", image="boxed")
+    both = json.dumps(image) + "\n---\n" + json.dumps(container)
+    repository.commit({"nodes/app.yaml": both, "images/box.tar": archive.getvalue()})
+    edge.add("boxed", "--path", "nodes").must()
+    assert edge.stage.exec("boxed", "echo hello") == "hello\n"
+    (taken,) = (edge.stage.node.root / "sources/boxed/archives").iterdir()
+    assert taken.read_bytes() == archive.getvalue()
+    assert edge.stage.there("image/boxed").spec["archive"] == str(taken)
+    pid = edge.stage.pid("boxed")
+    taken.unlink()  # what came from it stays, and a revision that names it takes it out again
+    repository.commit({"nodes/app.yaml": both + "\n", "images/box.tar": archive.getvalue()})
+    edge.sync("boxed").must()
+    assert taken.read_bytes() == archive.getvalue()
+    assert edge.stage.pid("boxed") == pid
+    wrong = both.replace("../images/box.tar", "../images/none.tar")
+    repository.commit({"nodes/app.yaml": wrong, "images/box.tar": archive.getvalue()})
+    assert edge.sync("boxed").code == 1
+    said = edge.stalled("boxed")["message"]
+    assert "nodes/app.yaml:1:" in said
+    assert "../images/none.tar" in said
+    assert edge.stage.pid("boxed") == pid
+    edge.stage.delete("source/boxed")
+    assert not (edge.stage.node.root / "sources/boxed").exists()
 
 
 def test_a_commit_on_an_ssh_server_becomes_an_object(edge: Fleet) -> None:
