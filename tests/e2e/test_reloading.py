@@ -157,6 +157,34 @@ def test_changed_files_are_found_and_a_bad_one_leaves_the_last_good_one_in_force
     eventually(lambda: st.there(node).labels == {}, "the label is gone")
 
 
+PLUGIN = """#!/bin/sh
+[ "$CNI_COMMAND" != ADD ] || echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.99.0.2/24"}]}'
+"""
+
+
+def test_folders_of_networks_and_plugins_count_for_the_next_sandbox(reloads: Reloads) -> None:
+    st, folder = reloads.st, reloads.st.files / "cni"
+    st.submit(document("Sandbox", "far", {"runtime": "runc", "network": {"network": "elsewhere"}}))
+    eventually(lambda: "no network 'elsewhere'" in str(st.status("sandbox/far").get("lastError")), "it is not known")
+    folder.mkdir()
+    wanted = {"cniVersion": "1.0.0", "name": "elsewhere", "plugins": [{"type": "made-up"}]}
+    (folder / "one.conflist").write_text(json.dumps(wanted))
+    (folder / "made-up").write_text(PLUGIN)
+    (folder / "made-up").chmod(0o755)
+    network = {"lists": str(folder), "plugins": [str(folder)]}
+    reloads.write(reloads.file, {**reloads.config, "network": network})
+    reloads.hup()
+    eventually(lambda: st.condition("sandbox/far", "Ready").get("status") == "True", "it is attached, and at once")
+    reloads.write(reloads.file, reloads.config)
+    reloads.hup()
+    assert reloads.events("ConfigReloaded")[-1] == "in force: network.lists, network.plugins"
+    reloads.write(reloads.file, {**reloads.config, "network": network})
+    reloads.hup()
+    st.delete("sandbox/far")
+    reloads.write(reloads.file, reloads.config)
+    reloads.hup()
+
+
 def test_what_needs_a_restart_is_told_and_not_in_force(reloads: Reloads) -> None:
     st, node = reloads.st, reloads.node
     reloads.write(reloads.file, {**reloads.config, "root": "/elsewhere", "telemetry": {"interval": "5m"}})
