@@ -166,7 +166,8 @@ class _Join:
 
 
 def _both(one: str, other: str) -> str:
-    """Two `hosts.toml` texts as one; a block that both have stays once."""
-    blocks = [block for block in other.split("\n[host.") if block]
-    more = [f"[host.{block}" for block in blocks[1:] if f"[host.{block.split(']')[0]}]" not in one]
-    return "\n".join([one.rstrip("\n") + "\n", *(block.rstrip("\n") + "\n" for block in more)])
+    """Two `hosts.toml` texts as one: what `one` says of a host, and of the registry itself, stays."""
+    head, *blocks = f"\n{other}".split("\n[host.")
+    top = "" if "server =" in one else head.strip("\n")
+    more = [f"[host.{block}" for block in blocks if f"[host.{block.split(']')[0]}]" not in one]
+    return "\n".join(part.strip("\n") + "\n" for part in (top, one, *more) if part)

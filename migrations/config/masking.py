@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 
 from migrations.config.logins import LOGIN_KEYS
-from migrations.config.migrate import Format, parse, render
+from migrations.config.migrate import Result, render
 from migrations.config.tree import Path, leaves
 
 MASK: Final = "***"
@@ -14,17 +14,20 @@ _IN_URL: Final = re.compile(r"(?<=://)[^/@\s\"']+@")
 _SECRET_HEADERS: Final = ("authorization", "proxy-authorization", "cookie")
 
 
-def masked(text: bytes, file: str, format: Format) -> bytes:
-    """The document with passwords of logins, headers and URLs masked; the same bytes where there are none."""
-    tree, found = parse(text, file, format), False
-    for path, node in leaves(tree):
+def masked(result: Result) -> bytes:
+    """The document with passwords of logins, headers and URLs masked; the same bytes where there are none.
+
+    The tree of the result is changed: it is for a result that is about to be printed.
+    """
+    found = False
+    for path, node in leaves(result.tree):
         if node.value and _is_secret(path):
-            node.set(MASK if isinstance(node.value, str) else [MASK])
+            node.value, node.raw = MASK if isinstance(node.value, str) else [MASK], ""
             found = True
         elif (clean := _clean(node.value)) != node.value:
-            node.set(clean)
+            node.value, node.raw = clean, ""
             found = True
-    return render(tree, format) if found else text
+    return render(result.tree, result.format) if found else result.text
 
 
 def _is_secret(path: Path) -> bool:

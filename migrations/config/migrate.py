@@ -11,20 +11,20 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Final, Literal
 
-from migrations.config import to_reconciler, v1_to_v2, v2_to_v3, v3_to_v4
+from migrations.config import v1_to_v2, v2_to_v3, v3_to_v4
 from migrations.config.known import check_types, tell_defaults
 from migrations.config.plugins import check_names
-from migrations.config.toml_text import parse_toml, render_toml
+from migrations.config.toml_text import Style, parse_toml, render_toml, settle
 from migrations.config.tree import BadDocument, Node, Origin, Table, find
 from migrations.config.work import LATEST, Entry, Outcome, Settings, Work
 from migrations.config.yaml_writing import render_yaml
 
 STEPS: Final[Mapping[int, ModuleType]] = {1: v1_to_v2, 2: v2_to_v3, 3: v3_to_v4}
 OUR_VERSION: Final = 2
+Format = Literal["toml", "yaml"]
 OUR_KEYS: Final = frozenset(
     {"node", "sources", "transfer", "snapshots", "runtimes", "defaultRuntime", "network", "telemetry", "gc", "policy"}
 )
-Format = Literal["toml", "yaml"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Result:
 
     text: bytes
     entries: tuple[Entry, ...]
+    tree: Table = field(default_factory=Table)
+    format: Format = "toml"
     files: Mapping[str, bytes] = field(default_factory=dict)
     private: frozenset[str] = frozenset()
 
@@ -116,7 +118,7 @@ def ours_to_ours(document: Document) -> Result:
     """Our configuration of version 1 or 2 as version 2, written as it was."""
     if "plugins" in document.work.tree.entries or document.work.version != OUR_VERSION:
         return to_ours(document, document.format)
-    return _result(document.work, document.data, f"version {OUR_VERSION}")
+    return _result(document.work, document.data, f"version {OUR_VERSION}", document.format)
 
 
 def step_up(work: Work, target: int) -> None:
@@ -125,21 +127,24 @@ def step_up(work: Work, target: int) -> None:
         raise BadDocument(work.file, 0, 0, f"has version {work.version}, and there is no way back to {target}")
     began = work.version
     while work.version < target:
+        style = Style.of(work.tree)
         STEPS[work.version].step(work)
         work.version += 1
-    if began != target:
         _set_version(work, began)
+        settle(work.tree, style)
 
 
 def _set_version(work: Work, began: int) -> None:
     node = work.get("version")
     if node is not None:
         node.set(work.version)
+        for origin in node.origins:
+            work.notes.pop(origin, None)
         work.note(node, Outcome.TRANSLATED, f"{began} → {work.version}")
         return
     first = next(iter(work.tree.entries.values()), None)
     before = first.before if first is not None else []
-    cut = before.index("") + 1 if "" in before else 0
+    cut = before.index("") + 1 if "" in before else len(before)  # what a file begins with is about the file
     node = Node("version", work.version, before[:cut])
     if first is not None:
         first.before = before[cut:]
@@ -151,22 +156,24 @@ def to_containerd(document: Document, target: int) -> Result:
     work, began = document.work, document.work.version
     step_up(work, target)
     text = document.data if began == target else render(work.tree, document.format)
-    return _result(work, text, f"version {target}")
+    return _result(work, text, f"version {target}", document.format)
 
 
 def to_ours(document: Document, format: Format = "yaml") -> Result:
     """The document as our configuration of version 2."""
+    from migrations.config import to_reconciler
+
     work = document.work
     step_up(work, LATEST)
     to_reconciler.step(work)
-    return _result(work, render(work.tree, format), "ours")
+    return _result(work, render(work.tree, format), "ours", format)
 
 
-def _result(work: Work, text: bytes, version: str) -> Result:
+def _result(work: Work, text: bytes, version: str, format: Format) -> Result:
     files = {name: content.encode() for name, content in work.files.items()}
-    return Result(text, tuple(work.entries(version)), files, frozenset(work.private))
+    return Result(text, tuple(work.entries(version)), work.tree, format, files, frozenset(work.private))
 
 
 def finished(document: Document, version: str) -> Result:
     """A document whose steps are done, as it is."""
-    return _result(document.work, render(document.work.tree, document.format), version)
+    return _result(document.work, render(document.work.tree, document.format), version, document.format)

@@ -25,11 +25,12 @@ def replace_gone(work: Work) -> None:
     _named(work, "default_runtime", "default")
     _named(work, "untrusted_workload_runtime", "untrusted")
     first = work.value(*_BASE, "default_runtime_name") or "runc"
+    for name in work.names(*_ALL):
+        for key, option in _OPTIONS.items():
+            _option(work, (*_ALL, name, key), (*_ALL, name), option)
     _linux(work, first)
     for name in work.names(*_ALL):
         one = (*_ALL, name)
-        for key, option in _OPTIONS.items():
-            _option(work, (*one, key), one, option)
         _criu(work, (*one, "options", "CriuPath"))
         if work.value(*one, "runtime_type") in _OLD_TYPES:
             work.translate((*one, "runtime_type"), (*one, "runtime_type"), RUNC, "that shim went with containerd 2.0")

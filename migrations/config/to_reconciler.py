@@ -39,8 +39,12 @@ def step(work: Work) -> None:
     source = _Source(old)
     put(work.tree, ("version",), Node("version", 2))
     left: list[str] = []
+    first = next(iter(old.entries.values()), None)
+    if first is not None and first.key != "version":
+        work.tree.entries["version"].before, first.before = first.before, []
     for path, node in list(leaves(old)):
         if path == ("version",):
+            node.before = work.tree.entries["version"].before + node.before
             work.tree.entries["version"] = node
             node.set(2)
             for origin in node.origins:  # none, when no version was written
@@ -246,6 +250,7 @@ _NO_DRIVER: Final = "there is no such snapshotter here: overlayfs is used"
 _NO_SOCKET: Final = "there is no socket for clients: desired state comes in as manifests"
 _PER_IMAGE: Final = "said by each Image: spec.snapshotter"
 _RESTART: Final = "each container has a restart policy with a back-off of its own: spec.restart"
+_SECURITY_KEYS: Final = ("disable_apparmor", "enable_selinux", "selinux_category_range", "unset_seccomp_profile")
 _SECURITY: Final = "said by each Container: spec.security"
 
 RULES: Final[tuple[tuple[Path, Rule], ...]] = (
@@ -297,8 +302,9 @@ RULES: Final[tuple[tuple[Path, Rule], ...]] = (
     ((*_RUNTIMES, "*", "cni_conf_dir"), "a sandbox names its networks: spec.network"),
     (_RUNTIMES, "a Container's spec says what is special about it"),
     (_CONTAINERD, "a Container's spec says what is special about it"),
-    (("plugins", RUNTIME, "unset_seccomp_profile"), _SECURITY),
-    (("plugins", RUNTIME), _SECURITY),
+    *((("plugins", RUNTIME, key), _SECURITY) for key in _SECURITY_KEYS),
+    (("plugins", RUNTIME, "max_container_log_line_size"), "said by each Container: spec.log"),
+    (("plugins", RUNTIME), "a Container's spec says what is special about it"),
     (("plugins", "io.containerd.grpc.v1.cri"), "the kubelet does not talk to us; exec and logs are our own commands"),
     (("plugins", NRI), _nri),
     (("plugins", SHIMS), "there are no shims between us and the runtime"),

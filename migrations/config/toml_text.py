@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import tomllib
 from bisect import bisect_right
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
 
 from migrations.config.tree import BadDocument, Node, Origin, Path, Rows, Table
 
@@ -122,7 +123,7 @@ class _Cutter:
             node.origins, node.place = node.origins or (place,), node.place or place
             node.value.append(Node("", Table(explicit=True)))
             node = node.value[-1]
-        node.place = node.place or place
+        node.place, node.indent = node.place or place, origin.column - 1
         node.before += pending
         node.after = self._comment()
         node.value.explicit = True
@@ -148,7 +149,7 @@ class _Cutter:
         self.at = self._match_at(_EQUALS, end).end()
         above = self._descend(table, path[:-1], spelled, origin)
         node = self._value(origin, spelled[-1])
-        node.before = pending
+        node.before, node.indent = pending, origin.column - 1
         node.after = self._comment()
         above.entries[path[-1]] = node
         self._holds(table, at)
@@ -168,7 +169,7 @@ class _Cutter:
             return Node(key, self._inline(origin), spelled=spelled, origins=(), place=origin)
         self._skip()
         raw = self.text[start : self.at]
-        value = tomllib.loads(f"x={raw}")["x"]
+        value = _value_of(raw)
         return Node(key, value, raw=raw, spelled=spelled, origins=(origin,), place=origin)
 
     def _inline(self, above: Origin) -> Table:
@@ -218,53 +219,128 @@ class _Cutter:
                 return
 
 
+def _value_of(raw: str) -> Any:
+    """What a value means; most are plain enough to be read here, and tomllib is dear."""
+    if raw in ("true", "false"):
+        return raw == "true"
+    if raw.isdecimal() and raw.isascii():
+        return int(raw)
+    if raw[0] in "\"'" and raw[:3] not in ('"""', "'''") and "\\" not in raw:
+        return raw[1:-1]
+    return tomllib.loads(f"x={raw}")["x"]
+
+
 # ------------------------------------------------------------------------------------------------------------ writing
 
 
 def render_toml(root: Table) -> bytes:
     """The document of a tree; a document that was indented stays so."""
     lines: list[str] = []
-    _table(root, (), lines, "  " if _indented(root) else "")
+    _table(root, (), lines)
     while lines and not lines[0]:
         del lines[0]
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _indented(root: Table) -> bool:
-    places = [node.place for node in root.entries.values() if node.table is not None]
-    inner = [
-        node.place for top in root.entries.values() if top.table is not None for node in top.table.entries.values()
-    ]
-    columns = [place.column for place in inner if place is not None]
-    return bool(places and columns) and all(column > 1 for column in columns)
+def settle(root: Table, style: Style) -> None:
+    """Let the tree be the one that its own text gives: keys before tables, each comment with what comes after it, and
+    what is new written in the style that the text had."""
+    _dress(root, 0, style)
+    end, root.end = root.end, []
+    root.end = _settle(root, []) + end
+    first = next(iter(root.entries.values()), None)
+    while first is not None and first.before and not first.before[0]:
+        del first.before[0]
 
 
-def _table(table: Table, at: tuple[str, ...], lines: list[str], step: str) -> None:
-    indent = step * len(at)
+def _settle(table: Table, pending: list[str]) -> list[str]:
+    """Hand `pending` comments to the first thing that is written from here on; what is left over is given back."""
+    pairs = [node for node in table.entries.values() if _is_pair(node)]
+    tables = [node for node in table.entries.values() if not _is_pair(node)]
+    table.entries = {node.key: node for node in [*pairs, *tables]}
+    for node in pairs:
+        node.before, pending = pending + node.before, []
+    pending, table.end = pending + table.end, []
+    for node in tables:
+        for row in node.value if isinstance(node.value, Rows) else [node]:
+            if row is not node or _has_header(row):
+                row.value.explicit, row.before, pending = True, pending + row.before, []
+            pending = _settle(row.value, pending)
+    return pending
+
+
+def _has_header(node: Node) -> bool:
+    table: Table = node.value
+    bare = not table.entries or any(map(_is_pair, table.entries.values())) or table.end
+    return bool(bare or table.explicit or node.before or node.after)
+
+
+class Style(NamedTuple):
+    """How a document is written: columns from a header to its keys, and to the headers below it; an empty line before
+    headers."""
+
+    keys: int
+    headers: int
+    spaced: bool
+
+    @classmethod
+    def of(cls, root: Table) -> Style:
+        """The style of what people wrote in it."""
+        keys, headers, spaced = {0}, {0}, False
+        for above, node in _written(root, None):
+            if above is not None and above.indent >= 0:
+                (keys if _is_pair(node) else headers).add(node.indent - above.indent)
+            spaced = spaced or (not _is_pair(node) and "" in node.before)
+        return cls(max(keys), max(headers), spaced)
+
+
+def _written(table: Table, above: Node | None) -> Iterator[tuple[Node | None, Node]]:
+    """All nodes that somebody wrote, each with the one above it."""
+    for node in table.entries.values():
+        if node.indent >= 0:
+            yield above, node
+        if node.table is not None and not node.table.inline:
+            yield from _written(node.table, node)
+
+
+def _dress(table: Table, indent: int, style: Style, at_top: bool = True) -> None:
+    """Indent what is new as what stands beside it, or by the style."""
+    nodes = list(table.entries.values())
+    for pairs, step in ((True, style.keys), (False, style.headers)):
+        mine = [node for node in nodes if _is_pair(node) is pairs]
+        like = next((node.indent for node in mine if node.indent >= 0), indent if at_top else indent + step)
+        for node in mine:
+            new = node.indent < 0
+            node.indent = like if new else node.indent
+            if new and not pairs and style.spaced and not isinstance(node.value, Rows) and _has_header(node):
+                node.before = node.before if "" in node.before else ["", *node.before]
+            if node.table is not None and not pairs:
+                _dress(node.table, node.indent, style, at_top=False)
+
+
+def _table(table: Table, at: tuple[str, ...], lines: list[str], indent: str = "") -> None:
     for node in table.entries.values():
         if _is_pair(node):
-            lines += _above(node.before, indent)
+            own = " " * node.indent if node.indent > 0 else ""
+            lines += _above(node.before, own)
             after = f" {node.after}" if node.after else ""
-            lines.append(f"{indent}{_spelled(node)} = {value_text(node)}{after}")
+            lines.append(f"{own}{_spelled(node)} = {value_text(node)}{after}")
     lines += _above(table.end, indent) if at else []
     for node in table.entries.values():
         if isinstance(node.value, Rows):
             for row in node.value:
-                _header(row, (*at, _spelled(node)), lines, (step, "[[", "]]"))
+                _header(row, (*at, _spelled(node)), lines, "[[{}]]")
         elif not _is_pair(node):
-            _header(node, (*at, _spelled(node)), lines, (step, "[", "]"))
+            _header(node, (*at, _spelled(node)), lines, "[{}]")
     lines += [] if at else table.end
 
 
-def _header(node: Node, at: tuple[str, ...], lines: list[str], style: tuple[str, str, str]) -> None:
-    step, begin, end = style
-    table: Table = node.value
-    bare = not table.entries or any(map(_is_pair, table.entries.values())) or table.end
-    if bare or table.explicit or node.before or node.after or begin == "[[":
-        indent = step * (len(at) - 1)
-        lines += _above(node.before, indent)
-        lines.append(f"{indent}{begin}{'.'.join(at)}{end}" + (f" {node.after}" if node.after else ""))
-    _table(table, at, lines, step)
+def _header(node: Node, at: tuple[str, ...], lines: list[str], form: str) -> None:
+    own = " " * node.indent if node.indent > 0 else ""
+    if form != "[{}]" or _has_header(node):
+        lines += _above(node.before, own)
+        lines.append(own + form.format(".".join(at)) + (f" {node.after}" if node.after else ""))
+    _table(node.value, at, lines, own)
 
 
 def _above(before: list[str], indent: str) -> list[str]:

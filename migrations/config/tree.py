@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from core.errors import Invalid
 
@@ -27,8 +27,7 @@ class BadDocument(Invalid):
         self.file, self.line, self.column = file, line, column
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """A key of the input: its file, its place in it (from 1), its path as it was written there."""
 
     file: str
@@ -56,7 +55,7 @@ class Table:
 class Node:
     """One key. `before`: comment lines above it ("" for an empty line); `after`: the comment on its line; `raw` and
     `spelled`: how value and key were written, "" once they changed; `origins`: the input keys that it came from (only
-    of leaves, to which an empty table belongs)."""
+    of leaves, to which an empty table belongs); `indent`: columns before it (-1: nobody has written it yet)."""
 
     key: str
     value: Any
@@ -66,6 +65,7 @@ class Node:
     spelled: str = ""
     origins: tuple[Origin, ...] = ()
     place: Origin | None = None
+    indent: int = -1
 
     @property
     def table(self) -> Table | None:
@@ -156,14 +156,27 @@ def put(root: Table, path: Path, node: Node) -> None:
 
 def take(root: Table, path: Path) -> Node | None:
     """Remove the node at `path` and give it; tables that are empty then go too, their comments to the next key."""
-    parents = [root]
-    for part in path[:-1]:
-        above = parents[-1].entries.get(part)
-        if above is None or above.table is None:
-            return None
-        parents.append(above.table)
-    if (node := parents[-1].entries.pop(path[-1], None)) is None:
+    if (node := find(root, path)) is None:
         return None
+    _tables(root, path)[-1].entries.pop(path[-1])
+    _prune(root, path)
+    return node
+
+
+def _tables(root: Table, path: Path) -> list[Table]:
+    """The tables above `path`, as far as they are there, the root first."""
+    tables = [root]
+    for part in path[:-1]:
+        above = tables[-1].entries.get(part)
+        if above is None or above.table is None:
+            break
+        tables.append(above.table)
+    return tables
+
+
+def _prune(root: Table, path: Path) -> None:
+    """Remove the tables above `path` that hold nothing any more."""
+    parents = _tables(root, path)
     for depth in range(len(parents) - 1, 0, -1):
         if parents[depth].entries:
             break
@@ -171,25 +184,24 @@ def take(root: Table, path: Path) -> Node | None:
         after_it = _next(parents[depth - 1], gone.key)
         del parents[depth - 1].entries[gone.key]
         leave(parents[depth - 1], after_it, gone.comments())
-    return node
 
 
 def shift(root: Table, old: Path, new: Path) -> Node | None:
     """Take what is at `old` to `new`, and give it; it stands where it stood, as near as may be."""
+    if (node := find(root, old)) is None:
+        return None
     depth = next(i for i in range(len(old)) if old[i] != new[i])
-    above = find(root, old[:depth]) if depth else None
-    table = root if above is None or above.table is None else above.table
+    table = _tables(root, old)[depth]
     at = list(table.entries).index(old[depth])
     stays = new[depth] in table.entries
-    if (node := take(root, old)) is None:
-        return None
+    _tables(root, old)[-1].entries.pop(old[-1])
     put(root, new, node)
-    above = find(root, old[:depth]) if depth else None
-    table = root if above is None or above.table is None else above.table
+    node.indent = node.indent if len(old) == len(new) else -1
     if not stays:
         keys = [key for key in table.entries if key != new[depth]]
         keys.insert(at, new[depth])
         table.entries = {key: table.entries[key] for key in keys}
+    _prune(root, old)
     return node
 
 

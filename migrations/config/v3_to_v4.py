@@ -97,7 +97,7 @@ def _pulls(work: Work) -> None:
     limit: Path = ("plugins", IMAGES, "max_concurrent_downloads")
     if work.get(*limit) is not None and work.value(*limit) != 3:
         new = ("plugins", TRANSFER, "max_concurrent_downloads")
-        work.translate(limit, new, work.value(*limit), "the transfer service pulls; said there, verifiers are asked")
+        work.move(limit, new, how="the transfer service pulls now; said there, verifiers are asked")
     local = [
         key for key in ("discard_unpacked_layers", "image_pull_with_sync_fs") if work.value("plugins", IMAGES, key)
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from migrations.config.tree import Node, Origin, Path, Rows, Table, find, leaves, put, remove, shift, spell
 
@@ -30,8 +30,7 @@ class Outcome(StrEnum):
     """It is gone; `why` says what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One line of the report: the key as it was written, its place, its outcome, where it is now ("" : nowhere)."""
 
     key: str
@@ -42,8 +41,7 @@ class Entry:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What the steps must know of where the result will lie.
 
     `folder`: where `certs.d` and `secrets` will be (absolute); `ours`: the end is our configuration; `hosts` gives the
@@ -60,8 +58,10 @@ class Settings:
         return f"{self.folder}/certs.d"
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+_NOWHERE: Final = Settings()
+
+
+class Note(NamedTuple):
     """What a step says of a key; `to` for what is not in the document."""
 
     outcome: Outcome
@@ -77,7 +77,7 @@ class Work:
     tree: Table
     version: int
     file: str
-    settings: Settings = Settings()
+    settings: Settings = _NOWHERE
     files: dict[str, str] = field(default_factory=dict)
     private: set[str] = field(default_factory=set)
     notes: dict[Origin, Note] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Work:
             return
         there = find(self.tree, new)
         if node.table is not None and there is not None and there.table is not None:
-            there.before += node.before
+            there.before, node.before = there.before + node.before, []
             for key in list(node.table.entries):
                 self.move((*old, key), (*new, key), keep=keep, how=how)
             if not node.table.entries and find(self.tree, old) is node:

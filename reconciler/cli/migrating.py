@@ -6,14 +6,11 @@ is kept beside itself first; when one cannot be written, those that were are put
 
 from __future__ import annotations
 
-import glob
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from core.errors import Invalid, NotFound, from_os_error
 from core.fsio import fsync_dir, read_bounded, write_atomic
@@ -27,8 +24,7 @@ _PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o644
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What the person asked for. `to`: a version of containerd's, or None for ours."""
 
     file: str
@@ -49,6 +45,8 @@ class _Disk:
 
     def matching(self, pattern: str) -> list[str]:
         """The files that match, sorted."""
+        import glob
+
         return sorted(glob.glob(pattern))
 
 
@@ -61,8 +59,7 @@ def _hosts(path: str) -> bytes | None:
         raise from_os_error(error, f"reading {path}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
+class _Outcome(NamedTuple):
     """`texts`: each file's new text in place of its own; `result`: the one document, its report and other files."""
 
     result: migrate.Result
@@ -130,7 +127,7 @@ def _in_place(documents: Sequence[migrate.Document], target: int) -> _Outcome:
                 )
     entries = tuple(entry for result in results.values() for entry in result.entries)
     private = frozenset(name for result in results.values() for name in result.private)
-    whole = migrate.Result(b"", entries, files, private)
+    whole = migrate.Result(b"", entries, files=files, private=private)
     return _Outcome(whole, {file: result.text for file, result in results.items()}, "")
 
 
@@ -148,8 +145,7 @@ def _deliver(wanted: Wanted, done: _Outcome, folder: str, file: str, refused: bo
         _write_all({os.path.join(folder, name): content for name, content in files.items()}, result.private, folder)
         tell(f"wrote {', '.join(sorted(files))} in {wanted.out}")
     elif not wanted.write:
-        format = migrate.format_of(done.name)
-        shown = masked(result.text, file, format)
+        shown = masked(result)
         if shown != result.text:
             warn("passwords are shown as ***: --write and --out write them")
         sys.stdout.write(shown.decode())
@@ -219,7 +215,11 @@ def _put_back(paths: Sequence[str], before: Mapping[str, tuple[bytes, int]]) -> 
 
 
 def _json(entries: Sequence[Entry]) -> bytes:
-    return json.dumps({"entries": [asdict(entry) for entry in entries]}, indent=2, ensure_ascii=False).encode() + b"\n"
+    import json
+
+    return (
+        json.dumps({"entries": [entry._asdict() for entry in entries]}, indent=2, ensure_ascii=False).encode() + b"\n"
+    )
 
 
 def _report(form: str, entries: Sequence[Entry]) -> None:
@@ -234,8 +234,11 @@ def _report(form: str, entries: Sequence[Entry]) -> None:
         now = "" if entry.to == entry.key else entry.to
         rows.append((place, entry.outcome.value, entry.key, now, entry.why))
     widths = [min(max(len(row[i]) for row in rows), 60) for i in range(4)]
+    lines: list[str] = []
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        tell(printable("  ".join([*cells, row[4]]).rstrip()))
+        line = "  ".join([*cells, row[4]]).rstrip()
+        lines.append(line if line.isprintable() else printable(line))
     counts = {outcome: sum(entry.outcome is outcome for entry in entries) for outcome in Outcome}
+    tell("\n".join(lines))
     tell(f"{len(entries)} keys: " + ", ".join(f"{count} {outcome.value}" for outcome, count in counts.items()))
