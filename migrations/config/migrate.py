@@ -111,6 +111,9 @@ def read_ours(data: bytes, file: str, settings: Settings, format: Format) -> Doc
         if version.value != OUR_VERSION or isinstance(version.value, bool | float):
             raise version.place.bad(f"must be 1 or {OUR_VERSION}: that is what is known", "Use a newer reconciler.")
         return Document(Work(tree, OUR_VERSION, file, settings), data, format)
+    for key in tree.entries if version is not None else ():
+        if key in OUR_KEYS and (place := tree.entries[key].place) is not None:
+            raise place.bad("is a key of version 2, in a file of version 1", "Write version: 2.")
     return read_containerd(data, file, settings, format)
 
 

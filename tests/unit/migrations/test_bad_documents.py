@@ -59,6 +59,7 @@ def ours(text: str, file: str = "config.yaml") -> Moved:
     ("text", "said"),
     [
         ("transfer:\n  parallel: 3\n", r"config\.yaml:1:1: transfer is a key of reconciler's"),
+        ("version: 1\ntransfer: {}\n", r"config\.yaml:2:1: transfer is a key of version 2"),
         ("root: [\n", r"config\.yaml:\d:\d: is not YAML"),
         ("version: 3\n", r"config\.yaml:1:1: version must be 1 or 2"),
         ("version: 2\nplugins: {}\n", r"config\.yaml:2:1: plugins is no key of our configuration"),
