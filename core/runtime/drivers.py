@@ -11,11 +11,17 @@ from core.clock import Clock
 from core.process import Launcher
 from core.runtime.oci import OciShim, Tools
 from core.runtime.sandboxes import OciSandboxer
+from core.runtime.shimv2.driver import ShimProgram, ShimV2
 from core.runtime.table import Driver, Runtime, RuntimeSpec, RuntimeTable
 from core.runtime.wasm import WasmShim
 from core.runtime.wasm_sandboxes import WasmSandboxer
 
-BUILT_IN: Final = (RuntimeSpec("runc"), RuntimeSpec("crun"), RuntimeSpec("wasm", "wasm"))
+BUILT_IN: Final = (
+    RuntimeSpec("runc"),
+    RuntimeSpec("crun"),
+    RuntimeSpec("wasm", "wasm"),
+    RuntimeSpec("runc-v2", "shim"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,18 @@ def _wasm(ground: Ground) -> Driver:
     return build
 
 
-DRIVERS: Final[Mapping[str, Callable[[Ground], Driver]]] = {"oci": _oci, "wasm": _wasm}
+def _shim(ground: Ground) -> Driver:
+    sandboxer = OciSandboxer(ground.state, ground.group, ground.clock, ground.boot)
+
+    def build(spec: RuntimeSpec) -> Runtime:
+        program = ShimProgram(spec.program, spec.options)
+        shim = ShimV2(ground.state, ground.group, ground.launcher, ground.clock, ground.boot, program)
+        return Runtime(spec, sandboxer, shim)
+
+    return build
+
+
+DRIVERS: Final[Mapping[str, Callable[[Ground], Driver]]] = {"oci": _oci, "wasm": _wasm, "shim": _shim}
 
 
 def build_table(ground: Ground, configured: Iterable[RuntimeSpec] = ()) -> RuntimeTable:

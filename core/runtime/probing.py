@@ -25,6 +25,7 @@ from core.runtime.table import RuntimeSpec
 PROBES: Final = "runtimes.json"
 """The file below the state folder in which answers are kept."""
 _SECONDS: Final = 5.0
+_ADVICE: Final = "Install {} anew, or correct its path in the configuration."
 _VERSION: Final = re.compile(r"\b(\d+)\.(\d+)(?:\.(\d+))?[-+~.\w]*")
 _FLAGS: Final = {
     "SECCOMP": "seccomp",
@@ -87,7 +88,7 @@ class Prober:
         if spec.driver == "wasm":
             return _embedded()
         try:
-            path = find(spec.program, spec.name)
+            path = find(spec.program, _package(spec))
         except MissingTool as error:
             if spec.path:
                 return Probe(problem="not there", advice=f"Install it, or correct runtimes.{spec.name}.path.")
@@ -96,10 +97,13 @@ class Prober:
         known = self._load().get(path)
         if known is not None and known["mark"] == mark:
             return Probe.from_json(known["probe"])
-        probe = ask(path, self._launcher, self._found)
+        probe = self._ask(spec, path)
         if not probe.problem:
             self._keep(path, {"mark": mark, "probe": probe.to_json()})
         return probe
+
+    def _ask(self, spec: RuntimeSpec, path: str) -> Probe:
+        return ask_shim(path, self._launcher) if spec.driver == "shim" else ask(path, self._launcher, self._found)
 
     def _load(self) -> dict[str, Any]:
         if self._known is None:
@@ -137,9 +141,13 @@ def _mark(path: str) -> list[int]:
     return [seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns]
 
 
+def _package(spec: RuntimeSpec) -> str:
+    return "containerd" if spec.driver == "shim" and not spec.path else spec.name
+
+
 def ask(path: str, launcher: Launcher, found: Hierarchies) -> Probe:
     """Run the program for its version and, where it tells them, its features."""
-    advice = f"Install {Path(path).name} anew, or correct its path in the configuration."
+    advice = _ADVICE.format(Path(path).name)
     try:
         said = launcher.run([path, "--version"], timeout=_SECONDS)
         if said.code != 0:
@@ -153,6 +161,17 @@ def ask(path: str, launcher: Launcher, found: Hierarchies) -> Probe:
     version = next(iter(re.findall(r"\S*\d+\.\d\S*", first)), "")
     can = abilities(text, told.stdout if told.code == 0 else b"")
     return Probe(path, version, can, tuple(_warnings(program, text, found)))
+
+
+def ask_shim(path: str, launcher: Launcher) -> Probe:
+    """Run a shim of containerd's for its version: it says its name, and below that `Version: 1.6.20` and more."""
+    try:
+        said = launcher.run([path, "-v"], timeout=_SECONDS)
+    except (AgentError, OSError) as error:
+        return Probe(problem=f"does not start: {error}", advice=_ADVICE.format(Path(path).name))
+    if said.code != 0:
+        return Probe(problem=f"does not work: {said.complaint()}", advice=_ADVICE.format(Path(path).name))
+    return Probe(path, next(iter(re.findall(r"Version:\s*(\S+)", said.text())), ""))
 
 
 def abilities(version: str, features: bytes) -> dict[str, Any]:

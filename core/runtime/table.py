@@ -41,8 +41,8 @@ class RuntimeSpec:
 
     @property
     def program(self) -> str:
-        """The path, or the name to look for."""
-        return self.path or self.name
+        """The path, or the name to look for: containerd's shims are called after what they run."""
+        return self.path or (f"containerd-shim-{self.name}" if self.driver == "shim" else self.name)
 
     def to_json(self) -> dict[str, Any]:
         """A form for `object.json`."""

@@ -113,9 +113,13 @@ class SnapshotsConfig(Spec):
 class RuntimeConfig(Spec):
     """One runtime, under the name that manifests ask for. What it started stays as it is when this changes."""
 
-    sandboxer: Literal["oci", "wasm"] = Field("oci", description="The kind of driver.")
+    sandboxer: Literal["oci", "wasm", "shim"] = Field(
+        "oci",
+        description="The kind of driver: `oci` (runc and its like), `wasm` (modules), `shim` (containerd's shims).",
+    )
     path: AbsolutePath | None = Field(
-        None, description="The program. Left out: it is found on PATH by the runtime's name."
+        None,
+        description="The program. Left out: NAME is found on PATH; for a shim, containerd-shim-NAME.",
     )
     options: dict[str, str] = Field({}, description="What the driver is told beside.")
 

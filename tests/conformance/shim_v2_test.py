@@ -46,7 +46,7 @@ class ShimGround(OciGround):
     def leftovers(self) -> list[str]:
         """As for OCI runtimes, and the folder of this runtime."""
         (self.state / self.tools.own_folder).mkdir(exist_ok=True)
-        own = self.state / f"shim-{SHIM}"
+        own = self.state / "shim" / SHIM
         return [*super().leftovers(), *(str(left) for left in own.glob("*/*"))]
 
 

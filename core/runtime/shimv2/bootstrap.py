@@ -118,7 +118,7 @@ def parse(said: bytes) -> Address:
     text = said.strip()
     if text[:1] == b"{":
         return _address(_from_json(text))
-    if text[:1].isalpha():
+    if text[:1].isalpha() and b"://" in text:
         return _address({"address": text.decode("utf-8", "replace"), "version": 2, "protocol": "ttrpc"})
     try:
         return _address(wire.decode(BOOTSTRAP_RESULT, said))

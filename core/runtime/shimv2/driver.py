@@ -93,7 +93,7 @@ class ShimV2:
         self._program = program
         self._caller = Caller(program.program, group.strip("/").replace("/", "-"), str(state / "shims"))
         self._found = cgroups.hierarchies()
-        self._root = state / f"shim-{Path(program.program).name}"
+        self._root = state / "shim" / Path(program.program).name
         self.bundles = Bundles(state)
         seen = self._root / self._caller.namespace
         self._eyes = Eyes(self.bundles, fsio.make_private(state / "exits"), seen, self._found, boot, _UNBEGUN)
@@ -170,12 +170,12 @@ class ShimV2:
             self.bundles.begin(id)
             for name in minding.FIFOS:
                 os.mkfifo(path / name, 0o600)
-            bootstrap.start(self._launcher, self._caller, id, path)
-            with self._talking(id) as task:
-                self._keep_shim(task, id)
-                with minding.minded(self._launcher, path, self._eyes.exits, bundle.record) as pid:
-                    monitor = self._identity(pid, f"the minder of {id}")
-                    placing.move_out(self._found, self._group, pid)
+            with minding.minded(self._launcher, path, self._eyes.exits, bundle.record) as minder:
+                bootstrap.start(self._launcher, self._caller, id, path)
+                with self._talking(id) as task:
+                    self._keep_shim(task, id)
+                    monitor = self._identity(minder(), f"the minder of {id}")
+                    placing.move_out(self._found, self._group, monitor.pid)
                     first = self._create(task, id, path, bundle.record)
             placing.settle(self._found, self._launcher.group, first.pid, bundle.record.cgroup)
             self.bundles.complete(id, Made(first, monitor))

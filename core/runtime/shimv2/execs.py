@@ -213,7 +213,8 @@ def _raw(running: _Running) -> Iterator[None]:
 
     def resize(*_: object) -> None:
         size = os.get_terminal_size(_STDIN)
-        running.call("ResizePty", width=size.columns, height=size.lines)
+        with contextlib.suppress(AgentError):  # it has ended
+            running.call("ResizePty", width=size.columns, height=size.lines)
 
     before = termios.tcgetattr(_STDIN)
     handler = signal.signal(signal.SIGWINCH, resize)

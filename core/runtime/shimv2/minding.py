@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -29,20 +29,20 @@ def command(bundle: Path, exits: Path, record: Record) -> list[str]:
 
 
 @contextlib.contextmanager
-def minded(launcher: Launcher, bundle: Path, exits: Path, record: Record) -> Iterator[int]:
-    """A minder that is ready, by its number, for the block in which the task is created; if that fails, it ends.
+def minded(launcher: Launcher, bundle: Path, exits: Path, record: Record) -> Iterator[Callable[[], int]]:
+    """A minder that begins while the block starts the shim; what is yielded waits until it is ready: its number.
 
-    Raises `TimedOut`, or what it complained of.
+    The block creates the task after that. If it fails, the minder ends. The wait raises `TimedOut`, or its complaint.
     """
     with contextlib.ExitStack() as left:
         theirs, ours = os.pipe()
-        left.callback(os.close, ours)
         said, saying = os.pipe()
         left.callback(os.close, said)
         with open(bundle / "monitor.err", "wb") as err, open(theirs, "rb") as word, open(saying, "wb") as out:
             child = launcher.start(command(bundle, exits, record), stdin=word, stdout=out, stderr=err, cwd=str(bundle))
-        child.wait()  # it forks itself away at once
-        yield _number(said, bundle)
+        left.callback(child.wait)  # it forks itself away as soon as it can
+        left.callback(os.close, ours)
+        yield lambda: _number(said, bundle)
         # From here on whoever deletes the task ends its minder, whether it was recorded or not.
         os.write(ours, b"!")
 

@@ -11,7 +11,7 @@ import pytest
 from core import cgroups
 from core.cgroups import Hierarchies
 from core.process import Launcher
-from core.runtime.probing import Probe, Prober, abilities
+from core.runtime.probing import Probe, Prober, abilities, ask_shim
 from core.runtime.table import RuntimeSpec
 from tests.runtimes import RUNTIMES, program
 
@@ -141,3 +141,25 @@ def test_the_real_runtimes_answer(name: str, tmp_path: Path) -> None:
 def test_a_path_that_leads_to_nothing_is_no_matter_of_packages(tmp_path: Path) -> None:
     found = prober().probe(RuntimeSpec("fast", path=str(tmp_path / "none")))
     assert (found.problem, found.advice) == ("not there", "Install it, or correct runtimes.fast.path.")
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "problem"),
+    [
+        ("printf 'x:\\n  Version:  1.6.20~ds1\\n  Revision: 1.6.20~ds1-1\\n'", "1.6.20~ds1", ""),
+        ("echo nothing of that kind", "", ""),
+        ("echo no >&2; exit 2", "", "does not work: no"),
+    ],
+)
+def test_a_shim_is_asked_for_its_version_in_its_own_way(tmp_path: Path, text: str, version: str, problem: str) -> None:
+    shim = tmp_path / "containerd-shim-x-v1"
+    shim.write_text(f'#!/bin/sh\n[ "$*" = -v ] || exit 9\n{text}\n')
+    shim.chmod(0o755)
+    found = ask_shim(str(shim), Launcher())
+    assert (found.version, found.problem) == (version, problem)
+
+
+def test_a_shim_that_is_missing_is_told_with_its_package() -> None:
+    found = Prober(Launcher(), Hierarchies({}, None), None).probe(RuntimeSpec("none-v9", "shim"))
+    assert found.problem == "not installed"
+    assert found.advice == "Install it: apt-get install containerd"

@@ -54,7 +54,7 @@ def test_an_address_is_read_in_each_of_three_dialects(said: bytes, version: int)
         (b"{" * 50_000, Failed),
         (b"\xff\xfe\x00garbage", Failed),
         (b"\x08\x02", Failed),
-        (b"Usage of containerd-shim:\n  -address string", Unsupported),
+        (b"Usage of containerd-shim:\n  -address string", Failed),
         (b'{"version": 4, "address": "unix:///x", "protocol": "ttrpc"}', Unsupported),
         (b'{"version": 3, "address": "unix:///x", "protocol": "grpc"}', Unsupported),
         (b"vsock://3:1024", Unsupported),
