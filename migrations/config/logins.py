@@ -46,7 +46,7 @@ def _save(work: Work, where: Path, host: str) -> None:
     if not login:
         work.drop(where, "holds no login", Outcome.DEFAULT)
         return
-    name = secret_name(host)
+    name = _free_name(work, host)
     file = f"secrets/{name}.yaml"
     if file in work.files and work.files[file] != _secret(name, host, login):
         work.drop(where, f"{host} has a login already, which wins", Outcome.INERT)
@@ -58,8 +58,21 @@ def _save(work: Work, where: Path, host: str) -> None:
 
 
 def secret_name(host: str) -> str:
-    """The name of the Secret with a host's login."""
-    return "registry-" + (re.sub(r"[^a-z0-9]+", "-", host.lower()).strip("-") or "default")
+    """The name of the Secret with a host's login: what a name may hold, 60 characters at most."""
+    return "registry-" + (re.sub(r"[^a-z0-9.]+", "-", host.lower())[:51].strip("-.") or "default")
+
+
+def _free_name(work: Work, host: str) -> str:
+    """The name, with a number where another host's name comes to the same."""
+    name = secret_name(host)
+    for one in (name, *(f"{name}-{number}" for number in range(2, 100))):
+        if work.files.get(f"secrets/{one}.yaml", _title(host)).startswith(_title(host)):
+            return one
+    return name
+
+
+def _title(host: str) -> str:
+    return f"# The login for {host}.\n"
 
 
 def _secret(name: str, host: str, login: dict[str, Any]) -> str:
@@ -72,7 +85,7 @@ def _secret(name: str, host: str, login: dict[str, Any]) -> str:
         data = {".dockerconfigjson": json.dumps({"auths": {host: login}})}
     lines = "".join(f"  {yaml_scalar(key)}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in data.items())
     kind = f"apiVersion: reconciler/v1\nkind: Secret\nmetadata:\n  name: {name}\n"
-    return f"# The login for {host}.\n{kind}stringData:\n{lines}"
+    return f"{_title(host)}{kind}stringData:\n{lines}"
 
 
 def _opened(auth: str) -> tuple[str, str]:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from migrations.config.logins import save_logins
+from migrations.config.mirrors import mirrors_to_hosts
 from migrations.config.plugins import IMAGES, LISTS, NRI, RUNTIME, SHIMS, TRANSFER, VERIFIER
 from migrations.config.runtimes import RUNC
 from migrations.config.tree import Node, Path, Table, leaves, put
@@ -35,6 +37,8 @@ class _Said(NamedTuple):
 
 def step(work: Work) -> None:
     """Change `work` from version 4 to our version 2."""
+    save_logins(work, ("plugins", IMAGES, "registry"))  # version 4 knows them still
+    mirrors_to_hosts(work, ("plugins", IMAGES, "registry"))
     old, work.tree = work.tree, Table(explicit=True)
     source = _Source(old)
     put(work.tree, ("version",), Node("version", 2))

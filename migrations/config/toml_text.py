@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from migrations.config.tree import BadDocument, Node, Origin, Path, Rows, Table
 
+_MOST_DEPTH: Final = 64
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _PART: Final = re.compile(r'[ \t]*(?P<raw>[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\')[ \t]*')
 _STRING: Final = re.compile(
@@ -89,6 +90,8 @@ class _Cutter:
         return line, self.at - self.lines[line - 1] + 1
 
     def _origin(self, path: Path) -> Origin:
+        if len(path) > _MOST_DEPTH:
+            raise BadDocument(self.file, *self._place(), "is nested too deeply")
         return Origin(self.file, *self._place(), path)
 
     def _comment(self) -> str:
@@ -106,6 +109,8 @@ class _Cutter:
             raw = found["raw"]
             spelled.append(raw)
             parts.append(raw if raw[0] not in "\"'" else next(iter(tomllib.loads(f"{raw}=0"))))
+            if len(parts) > _MOST_DEPTH:
+                raise BadDocument(self.file, *self._place(), "is nested too deeply")
             if self.text[self.at : self.at + 1] != ".":
                 return tuple(parts), spelled
             self.at += 1

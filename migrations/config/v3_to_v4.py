@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from migrations.config.logins import save_logins
+from migrations.config.mirrors import mirrors_to_hosts
 from migrations.config.plugins import IMAGES, TRANSFER, VERIFIER
 from migrations.config.tree import Path
 from migrations.config.work import Outcome, Work
@@ -22,6 +24,8 @@ _HISTOGRAM: Final = ("plugins", "io.containerd.metrics.v1.grpc-prometheus", "grp
 
 def step(work: Work) -> None:
     """Change `work` from version 3 to 4; raises `BadDocument` where image verifiers would be passed by."""
+    save_logins(work, ("plugins", IMAGES, "registry"))  # version 3 knows them still
+    mirrors_to_hosts(work, ("plugins", IMAGES, "registry"))
     address = work.value("grpc", "address")
     owner = {key: work.value("grpc", key) or 0 for key in ("uid", "gid")}
     _ttrpc(work, address, owner)

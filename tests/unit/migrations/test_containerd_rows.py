@@ -9,6 +9,8 @@ import pytest
 
 from migrations.config.tree import BadDocument
 from migrations.config.work import Outcome
+from reconciler.model.identity import NAME
+from reconciler.sources.manifests import read_documents
 from tests.migrating import CRI, IMAGES, RUNTIME, Moved, ours, to
 
 STREAMING = "io.containerd.grpc.v1.cri"
@@ -328,7 +330,7 @@ def test_logins_leave_the_document_and_lie_in_files(target: int) -> None:
     moved = to(target, cri(LOGINS, version=1).replace("version = 1\n", "") if target == 2 else cri(LOGINS))
     assert "hunter2" not in moved.text
     assert "hunter2" not in str(moved.result.entries)
-    for name in ("secrets/registry-r-example.yaml", "secrets/registry-s-example.yaml"):
+    for name in ("secrets/registry-r.example.yaml", "secrets/registry-s.example.yaml"):
         assert 'password: "hunter2"' in moved.file(name)
         assert name in moved.result.private
     assert moved.entry("password").outcome is Outcome.DROPPED
@@ -460,5 +462,40 @@ def test_the_places_of_ours() -> None:
 def test_logins_are_secrets_of_ours_and_nothing_is_lost() -> None:
     moved = ours(cri(LOGINS))
     assert moved.entry("password").outcome is Outcome.TRANSLATED
-    assert moved.entry("password").to == "secrets/registry-r-example.yaml"
+    assert moved.entry("password").to == "secrets/registry-r.example.yaml"
     assert not moved.result.dropped
+
+
+def test_a_login_is_a_secret_that_can_be_applied_and_two_hosts_have_two() -> None:
+    hosts = ("r.example:5000", "R.example/5000", "r.example-5000", "x" * 90)
+    moved = ours(
+        cri("".join(f'[.registry.configs."{h}".auth]\nusername = "u"\npassword = "p: #\\"é"\n' for h in hosts))
+    )
+    assert len(moved.result.files) == len(hosts)
+    for name, content in moved.result.files.items():
+        (document,), faults = read_documents(content, name)
+        assert (faults, document.faults) == ([], [])
+        value = document.root.value
+        assert isinstance(value, dict)
+        assert NAME.fullmatch(value["metadata"]["name"])
+        assert name == f"secrets/{value['metadata']['name']}.yaml"
+        assert value["stringData"] == {"username": "u", "password": 'p: #"é'}
+
+
+def test_a_token_is_a_secret_in_dockers_form() -> None:
+    moved = ours(cri('[.registry.auths."https://r.example"]\nidentitytoken = "t"\n'))
+    assert '"{\\"auths\\": {\\"r.example\\": {\\"identitytoken\\": \\"t\\"}}}"' in moved.file(
+        "secrets/registry-r.example.yaml"
+    )
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_mirrors_and_logins_of_newer_documents_are_taken_out_too(version: int) -> None:
+    registry = f'plugins."{IMAGES}".registry'
+    text = (
+        f'version = {version}\n[{registry}.mirrors.a]\nendpoint = ["https://m"]\n'
+        f'[{registry}.configs."r.example".auth]\nusername = "joe"\npassword = "hunter2"\n'
+    )
+    moved = ours(text) if version == 4 else to(4, text)
+    assert sorted(moved.result.files) == ["certs.d/a/hosts.toml", "secrets/registry-r.example.yaml"]
+    assert "hunter2" not in moved.text

@@ -120,9 +120,9 @@ def test_out_holds_the_document_hosts_secrets_and_the_report(cli: Cli, file: Pat
         "certs.d/a/hosts.toml",
         "config.toml",
         "report.json",
-        "secrets/registry-r-example.yaml",
+        "secrets/registry-r.example.yaml",
     ]
-    assert stat.S_IMODE((out / "secrets/registry-r-example.yaml").stat().st_mode) == 0o600
+    assert stat.S_IMODE((out / "secrets/registry-r.example.yaml").stat().st_mode) == 0o600
     registry = tomllib.loads((out / "config.toml").read_text())["plugins"]["io.containerd.cri.v1.images"]["registry"]
     assert registry == {"config_path": str(out / "certs.d")}
     assert len(json.loads((out / "report.json").read_text())["entries"]) == 4
@@ -192,6 +192,15 @@ def test_our_version_1_is_written_as_version_2_in_place(cli: Cli, tmp_path: Path
     assert path.read_text() == "# n\nversion: 2\ntransfer:\n  parallel: 8 # many\n"
     assert load_config(path).transfer.parallel == 8
     assert cli("config", "migrate", path).out == path.read_text()
+
+
+def test_our_version_1_in_toml_stays_toml_in_place_and_is_yaml_elsewhere(cli: Cli, tmp_path: Path) -> None:
+    path = write(tmp_path / "etc/config.toml", "version = 1\n[plugins.cri]\nmax_concurrent_downloads = 8 # many\n")
+    assert cli("config", "migrate", path, "--out", tmp_path / "out").code == 0
+    assert (tmp_path / "out/config.yaml").read_text() == "version: 2\ntransfer:\n  parallel: 8 # many\n"
+    assert cli("config", "migrate", path, "--write").code == 0
+    assert path.read_text() == "version = 2\n[transfer]\nparallel = 8 # many\n"
+    assert load_config(path).transfer.parallel == 8
 
 
 def test_our_keys_without_a_version_are_an_error_that_says_what_to_add(cli: Cli, tmp_path: Path) -> None:
