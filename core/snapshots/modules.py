@@ -1,34 +1,41 @@
 """From a WASM module to a snapshot that holds it as its one file.
 
-Rules of this file: it is made aside as an active snapshot and committed whole; two that make the same one meet at the
-commit, where the later takes the earlier's. It needs no root.
+Rules of this file: it is filled in a staging folder, which the sweeper removes when we are killed, and has no line in
+the ledger before it is on disk. Who makes one holds the lock that `unpack` takes for layers: the second waits, and
+finds the first one's. It needs no root.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from core import fsio, syscalls
 from core.errors import Invalid, from_os_error
 from core.layers import Compression
-from core.snapshots.driver import FolderSnapshotter
-from core.snapshots.ports import SnapshotExists, SnapshotMissing
+from core.snapshots.driver import WORK, FolderSnapshotter, Staged
+from core.snapshots.mending import write_note
+from core.snapshots.ports import SnapshotInfo, SnapshotKind
 
 _MAGIC: Final = b"\0asm"
 
 
 class ModuleUnpack:
-    """One module being unpacked into `driver`, as the committed snapshot `name` with the one file `path`."""
+    """One module being unpacked into `driver`, as the committed snapshot `name` with the one file `path`.
 
-    def __init__(self, driver: FolderSnapshotter, name: str, path: str) -> None:
+    `lock`: the file by which two of one name meet. Waits while another makes it; ended by `finish` or `abort`.
+    """
+
+    def __init__(self, driver: FolderSnapshotter, name: str, path: str, lock: Path) -> None:
         self._driver = driver
         self._name = name
         self._path = path.lstrip("/")
-        self._key = f"module-{name.partition(':')[2][:16]}-{os.urandom(4).hex()}"
+        self._staged: Staged | None = None
+        self._lock = fsio.Lock(lock)
+        self._lock.acquire()
         self._held = driver.ledger.has(name)
 
     def missing(self) -> Sequence[int]:
@@ -42,8 +49,8 @@ class ModuleUnpack:
                 if source.read(len(_MAGIC)) != _MAGIC:
                     raise Invalid("the layer is not a WASM module", advice="Push the .wasm file itself as the layer.")
                 source.seek(0)
-                self._driver.prepare(self._key, None)
-                target = self._driver.folder(self._key) / self._path
+                (self._staged,) = self._driver.stage(1)
+                target = self._staged.files / self._path
                 with open(target, "xb") as out:
                     shutil.copyfileobj(source, out)
                 target.chmod(0o755)
@@ -56,14 +63,33 @@ class ModuleUnpack:
 
     def finish(self) -> str:
         """Commit durably; returns the name."""
-        if not self._held:
+        if (staged := self._staged) is not None:
+            driver = self._driver
             try:
-                self._driver.commit(self._name, self._key)
-            except SnapshotExists:
-                self.abort()
+                fsio.remove_tree(staged.path / WORK)
+                info = SnapshotInfo(self._name, None, SnapshotKind.COMMITTED, driver.clock.wall())
+                write_note(staged.path, info)
+                self._sync()
+                driver.publish(staged)
+                fsio.fsync_dir(driver.root)
+            except OSError as error:
+                raise from_os_error(error, f"committing {self._name}") from error
+            driver.ledger.add_committed([(staged.number, info)])
+            self._staged = None
+            staged.release()
+        self._lock.release()
         return self._name
+
+    def _sync(self) -> None:
+        fd = self._driver.open_root()
+        try:
+            syscalls.syncfs(fd)
+        finally:
+            os.close(fd)
 
     def abort(self) -> None:
         """Leave nothing; harmless after `finish`."""
-        with contextlib.suppress(SnapshotMissing):  # it was never begun, or has been committed
-            self._driver.remove(self._key)
+        if self._staged is not None:
+            self._driver.discard(self._staged)
+            self._staged = None
+        self._lock.release()

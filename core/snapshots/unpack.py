@@ -94,8 +94,8 @@ class LayerUnpacker:
             raise
 
     def module(self, name: Digest, path: str) -> ModuleUnpack:
-        """Start on an image that is one file, `path`, under the chain id `name`."""
-        return ModuleUnpack(self._driver, str(name), path)
+        """Start on an image that is one file, `path`, under the chain id `name`; waits as `begin` does."""
+        return ModuleUnpack(self._driver, str(name), path, self._lock_path(str(name)))
 
     def _lock_path(self, name: str) -> Path:
         # 256 names for ever: a lock file that is removed is a lock that two can hold.
