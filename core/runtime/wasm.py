@@ -129,6 +129,7 @@ class WasmShim:
                 "bundle": str(final),
                 "exit": str(self._eyes.exits / task.id),
                 "oom": self._groups.oom_tables(group),
+                "groups": self._groups.doors(group),
             }
             fsio.write_atomic(work / "wasm.json", json.dumps(wanted).encode(), durable=False)
 
@@ -152,7 +153,7 @@ class WasmShim:
                 raise NotFound(f"{name} is not a file in the image", advice="Correct `command`, or the image.")
             self._groups.make(bundle.record.cgroup, spec["linux"]["resources"])
             first, monitor = self._launch(path, module)
-            self._groups.settle(self._group, bundle.record.cgroup, first, monitor)
+            self._groups.settle(self._group, monitor)
             self.bundles.complete(id, Made(self._identity(first, id), self._identity(monitor, id)))
         return self._eyes.state(id)
 

@@ -52,15 +52,14 @@ def main_compile() -> None:
     except wasmtime.WasmtimeError as error:
         sys.exit(_plain(error))
     with open(target, "wb") as file:
-        file.write(b"c" if kind is component.Component else b"m")
         file.write(made)
 
 
 def load(wanted: Mapping[str, Any], path: str) -> Callable[[], int]:
-    """The compiled file at `path`, loaded and linked; returns what runs it and gives its exit code.
+    """The compiled file at `path`, mapped and linked; returns what runs it and gives its exit code.
 
-    `wanted`: `args`, `env` (`NAME=value`), `memory` (bytes, None: no limit), `preopens` (host path, guest path,
-    whether it may be written). Raises `Refused`.
+    `wanted`: `bundle` (where the module itself lies), `args`, `env` (`NAME=value`), `memory` (bytes, None: no limit),
+    `preopens` (host path, guest path, whether it may be written). Raises `Refused`.
     """
     engine = _engine()
     store = wasmtime.Store(engine)
@@ -68,12 +67,11 @@ def load(wanted: Mapping[str, Any], path: str) -> Callable[[], int]:
         store.set_limits(memory_size=wanted["memory"], table_elements=_MANY)
     try:
         store.set_wasi(_wasi(wanted))
-        with open(path, "rb") as file:
-            kind = file.read(1)
-            made = file.read()
-        if kind == b"c":
-            return _component(store, component.Component.deserialize(engine, made))
-        return _module(store, wasmtime.Module.deserialize(engine, made))
+        with open(f"{wanted['bundle']}/module.wasm", "rb") as file:
+            head = file.read(8)
+        if is_component(head):
+            return _component(store, component.Component.deserialize_file(engine, path))
+        return _module(store, wasmtime.Module.deserialize_file(engine, path))
     except (wasmtime.WasmtimeError, wasmtime.Trap) as error:
         raise Refused(_plain(error)) from error
 

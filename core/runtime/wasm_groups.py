@@ -21,7 +21,7 @@ from core.runtime.ports import Stats
 ENGINE_MEMORY: Final = 96 << 20
 """Bytes that the engine may use in a task's control group, beside the module's own memory."""
 ENGINE_THREADS: Final = 64
-_CONTROLLERS: Final = ("cpu", "cpuacct", "memory", "pids", "freezer")
+_CONTROLLERS: Final = ("cpu", "cpuacct", "memory", "pids", "freezer", "name=systemd")
 
 
 class Groups:
@@ -45,11 +45,15 @@ class Groups:
                 (memory / group.lstrip("/") / "memory.memsw.limit_in_bytes").write_text("-1")
         limits.limit(self.found, group, roomy(resources))
 
-    def settle(self, instance: str, group: str, first: int, monitor: int) -> None:
-        """The module's process into its group, the monitor out of the engine's."""
-        for hierarchy in self.used:
-            cgroups.enter(hierarchy / group.lstrip("/"), first)
-        for hierarchy in {path: None for path in (self.found.tracking, self.found.v1.get("name=systemd")) if path}:
+    def doors(self, group: str) -> list[str]:
+        """The files by which a process enters `group`."""
+        return [str(hierarchy / group.lstrip("/") / "cgroup.procs") for hierarchy in self.used]
+
+    def settle(self, instance: str, monitor: int) -> None:
+        """The monitor out of the engine's group: it outlives the engine."""
+        for hierarchy in dict.fromkeys(
+            path for path in (self.found.tracking, self.found.v1.get("name=systemd")) if path
+        ):
             if self.used:
                 cgroups.enter(cgroups.make(hierarchy, f"{instance}/monitors"), monitor)
 
