@@ -17,7 +17,7 @@ from core.fsio import fsync_dir, read_bounded, write_atomic
 from migrations.config import imports, migrate
 from migrations.config.masking import masked
 from migrations.config.work import LATEST, Entry, Outcome, Settings
-from reconciler.cli.terminal import printable, tell, warn
+from reconciler.cli.terminal import printable, tell
 
 MOST_BYTES: Final = 1 << 20
 _PRIVATE: Final = 0o600
@@ -91,10 +91,13 @@ def migrate_config(wanted: Wanted) -> int:
     except OSError as error:
         raise from_os_error(error, f"reading {wanted.file}") from error
     refused = wanted.strict and done.result.dropped
-    _deliver(wanted, done, folder, file, refused)
-    _report(wanted.report, done.result.entries)
+    said = _deliver(wanted, done, folder, file, refused)
     if refused:
-        tell("something was dropped, and --strict was asked for" + ("; nothing was written" if wanted.write else ""))
+        said.append("something was dropped, and --strict was asked for" + "; nothing was written" * wanted.write)
+    if wanted.report == "json":
+        tell(_json(done.result.entries).decode().rstrip())
+    else:
+        tell("\n".join([*_table(done.result.entries), *said]))
     return 1 if refused else 0
 
 
@@ -134,7 +137,8 @@ def _in_place(documents: Sequence[migrate.Document], target: int) -> _Outcome:
 # ----------------------------------------------------------------------------------------------------------- delivery
 
 
-def _deliver(wanted: Wanted, done: _Outcome, folder: str, file: str, refused: bool) -> None:
+def _deliver(wanted: Wanted, done: _Outcome, folder: str, file: str, refused: bool) -> list[str]:
+    """Print or write it, and give what a person should know of that."""
     result = done.result
     if wanted.out:
         name = "config.yaml" if wanted.to is None else done.name
@@ -143,17 +147,16 @@ def _deliver(wanted: Wanted, done: _Outcome, folder: str, file: str, refused: bo
             text = migrate.render(migrate.parse(text, file, "toml"), "yaml")
         files = {**result.files, name: text, "report.json": _json(result.entries)}
         _write_all({os.path.join(folder, name): content for name, content in files.items()}, result.private, folder)
-        tell(f"wrote {', '.join(sorted(files))} in {wanted.out}")
-    elif not wanted.write:
-        shown = masked(result)
-        if shown != result.text:
-            warn("passwords are shown as ***: --write and --out write them")
-        sys.stdout.write(shown.decode())
-        if result.files:
-            tell(f"with --write or --out DIR these are written too: {', '.join(sorted(result.files))}")
-    elif not refused:
+        return [f"wrote {', '.join(sorted(files))} in {wanted.out}"]
+    if wanted.write:
         beside = {os.path.join(folder, name): content for name, content in result.files.items()}
-        _replace_all(dict(done.texts), beside, result.private, folder)
+        return [] if refused else _replace_all(dict(done.texts), beside, result.private, folder)
+    shown = masked(result)
+    sys.stdout.write(shown.decode())
+    said = ["passwords are shown as ***: --write and --out write them"] if shown != result.text else []
+    if result.files:
+        said.append(f"--write or --out DIR writes these too: {', '.join(sorted(result.files))}")
+    return said
 
 
 def _write_all(files: Mapping[str, bytes], private: frozenset[str], folder: str) -> None:
@@ -164,7 +167,9 @@ def _write_all(files: Mapping[str, bytes], private: frozenset[str], folder: str)
         write_atomic(Path(path), content, mode=_PRIVATE if secret else _PUBLIC)
 
 
-def _replace_all(texts: Mapping[str, bytes], beside: Mapping[str, bytes], private: frozenset[str], folder: str) -> None:
+def _replace_all(
+    texts: Mapping[str, bytes], beside: Mapping[str, bytes], private: frozenset[str], folder: str
+) -> list[str]:
     """Put all texts in place, those that others import first; on an error, put back what was."""
     changed = {os.path.realpath(path): text for path, text in reversed(list(texts.items()))}
     changed = {path: text for path, text in changed.items() if Path(path).read_bytes() != text}
@@ -184,12 +189,9 @@ def _replace_all(texts: Mapping[str, bytes], beside: Mapping[str, bytes], privat
     except OSError as error:
         _put_back(done, before)
         raise from_os_error(error, f"writing {done[-1]}; all files are as they were") from error
-    for path in changed:
-        tell(f"wrote {path}; what it was is in {kept[path]}")
-    for path in beside:
-        tell(f"wrote {path}")
-    if not changed:
-        tell("nothing to do: it is of that version already")
+    said = [f"wrote {path}; what it was is in {kept[path]}" for path in changed]
+    said += [f"wrote {path}" for path in beside]
+    return said or ["nothing to do: it is of that version already"]
 
 
 def _keep(path: Path, data: bytes, mode: int) -> Path:
@@ -222,11 +224,8 @@ def _json(entries: Sequence[Entry]) -> bytes:
     )
 
 
-def _report(form: str, entries: Sequence[Entry]) -> None:
-    """What became of each key, on stderr."""
-    if form == "json":
-        tell(_json(entries).decode().rstrip())
-        return
+def _table(entries: Sequence[Entry]) -> list[str]:
+    """What became of each key, a line each, and the sum."""
     names = {entry.file for entry in entries}
     rows = [("PLACE", "OUTCOME", "KEY", "NOW", "WHY")]
     for entry in entries:
@@ -240,5 +239,5 @@ def _report(form: str, entries: Sequence[Entry]) -> None:
         line = "  ".join([*cells, row[4]]).rstrip()
         lines.append(line if line.isprintable() else printable(line))
     counts = {outcome: sum(entry.outcome is outcome for entry in entries) for outcome in Outcome}
-    tell("\n".join(lines))
-    tell(f"{len(entries)} keys: " + ", ".join(f"{count} {outcome.value}" for outcome, count in counts.items()))
+    total = ", ".join(f"{count} {outcome.value}" for outcome, count in counts.items())
+    return [*lines, f"{len(entries)} keys: {total}"]

@@ -53,6 +53,8 @@ def test_without_options_the_document_is_printed_and_the_report_is_told(cli: Cli
 
 def test_a_report_in_json_lists_each_key_with_its_place(cli: Cli, file: Path) -> None:
     write(file, "version = 2\nplugin_dir = '/p'\n")
+    again = theirs(cli, write(file.with_name("login.toml"), LOGIN), "3", "--report", "json", "--strict")
+    assert [entry["outcome"] for entry in json.loads(again.err)["entries"]] == ["translated", "dropped", "dropped"]
     first, second = json.loads(theirs(cli, file, "3", "--report", "json").err)["entries"]
     assert first == {
         "key": "version",
