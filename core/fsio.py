@@ -290,6 +290,19 @@ def free_bytes(path: Path) -> int:
     return seen.f_bavail * seen.f_frsize
 
 
+def refusal(folder: Path) -> str:
+    """Why the file system takes no new file in `folder`, in the system's words; empty: it does, or others decide that.
+
+    A file without a name is tried: after a fault the kernel refuses all writing, and statvfs(2) does not say so.
+    """
+    try:
+        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        refused = (errno.EROFS, errno.EDQUOT, errno.ENOSPC, errno.EIO)
+        return (error.strerror or "").lower() if error.errno in refused else ""
+    return ""
+
+
 def total_bytes(path: Path) -> int:
     """Bytes that the file system of `path` holds in all."""
     seen = os.statvfs(path)

@@ -111,10 +111,11 @@ PROMISES: Final = (
         (
             f"{DISK}::test_fault_08_a_full_disk_is_told_leaves_nothing_half_made_and_is_got_over_alone",
             f"{DISK}::test_fault_08_disk_pressure_is_a_condition_of_the_node_while_it_lasts",
+            f"{DISK}::test_fault_08_a_write_or_sync_that_is_refused_is_got_over_or_told_and_the_next_apply_converges",
             f"{DISK}::test_fault_09_a_root_that_becomes_read_only_is_told_and_got_over_alone",
             f"{DISK}::test_fault_09_a_disk_that_fails_stops_no_workload_and_a_reboot_brings_all_back",
         ),
-        "each single write and sync refused; quotas",
+        "quotas on a real disk (no quota in the kernel that we test on)",
     ),
     Promise(
         "Clocks may jump",

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from core.errors import AgentError, Busy, Corrupt, Failed, NoSpace
+from core.fsio import refusal
 from core.snapshots.ports import SnapshotExists, SnapshotInfo, SnapshotInUse, SnapshotKind, SnapshotMissing
 
 _SCHEMA: Final = """
@@ -248,4 +249,7 @@ def _telling(path: Path) -> Iterator[None]:
         # Without a code it is Python that cannot read a text.
         name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
         kind = next((kind for prefix, kind in kinds.items() if name.startswith(prefix)), Failed)
+        if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN")) and (why := refusal(path.parent)):
+            # SQLite's word for a quota that is used up and for a file system that became read-only, too.
+            raise NoSpace(f"the snapshot ledger {path}: {why}") from error
         raise kind(f"the snapshot ledger {path}: {error}") from error

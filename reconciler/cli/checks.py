@@ -6,7 +6,6 @@ guessed. A `MISSING` subject stops containers from running here; a `LIMITED` one
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import Final
 
 from core import cgroups, proc
 from core.errors import AgentError, MissingTool
-from core.fsio import free_bytes
+from core.fsio import free_bytes, refusal
 from core.process import Launcher, find
 from core.runtime.probing import Probe
 from core.runtime.table import RuntimeSpec
@@ -32,7 +31,6 @@ _PROGRAMS: Final = (
     ("catatonit", "catatonit", "the init of shared process namespaces"),
     ("git", "git", "sources in git repositories"),
 )
-_REFUSALS: Final = (errno.EROFS, errno.EDQUOT, errno.ENOSPC, errno.EIO)
 _BUILT_IN: Final = ("runc", "crun", "wasm", "runc-v2")
 _CAPABILITIES: Final = {
     0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER", 5: "KILL", 6: "SETGID", 7: "SETUID", 8: "SETPCAP", 12: "NET_ADMIN",
@@ -150,7 +148,7 @@ def overlay() -> Finding:
 def disk(root: Path) -> Finding:
     """How much may still be written where the data will lie."""
     there = next(folder for folder in (root, *root.parents) if folder.exists())
-    if refused := _refuses(there):
+    if refused := refusal(there):
         advice = "Mount it writable again (dmesg says why the kernel did that), or choose another --root."
         return Finding(Level.MISSING, "disk", f"{root} cannot be written: {refused}", advice)
     free = free_bytes(there)
@@ -159,17 +157,6 @@ def disk(root: Path) -> Finding:
     return Finding(
         Level.LIMITED, "disk", f"only {amount(free)} free for {root}", "Free space, or choose another --root."
     )
-
-
-def _refuses(folder: Path) -> str:
-    """Why no file can be made in `folder`, whoever asks; empty: one can. A file without a name is tried: after a
-    fault the kernel may refuse all writing, and statvfs(2) still not say so.
-    """
-    try:
-        os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        return (error.strerror or "").lower() if error.errno in _REFUSALS else ""
-    return ""
 
 
 def runtime(spec: RuntimeSpec, probe: Probe) -> Finding:

@@ -33,10 +33,17 @@ _ERRORS: Final[dict[int, type[AgentError]]] = {
 }
 
 
-def in_our_words(error: sqlite3.Error) -> AgentError:
-    """The class that says what to do about `error`."""
+def in_our_words(error: sqlite3.Error, folder: Path | None = None) -> AgentError:
+    """The class that says what to do about `error`, met in `folder`: SQLite itself calls a quota that is used up and a
+    file system that became read-only an I/O error.
+    """
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
+    if code & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN) and folder is not None:
+        from core.fsio import refusal  # here: who only reads a store starts without it
+
+        if why := refusal(folder):
+            return NoSpace(f"the store: {why} ({name})")
     return _ERRORS.get(code & 0xFF, Failed)(f"the store: {error} ({name})")
 
 
@@ -53,8 +60,10 @@ def make_store(path: Path) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             migrate(connection)
+            # What is linked is the file alone, without its log. Closing writes that back too, but tells of no fault.
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         except sqlite3.Error as error:
-            raise in_our_words(error) from error
+            raise in_our_words(error, path.parent) from error
         finally:
             connection.close()
         try:
@@ -97,7 +106,7 @@ class Connections:
         except BaseException as error:
             connection.close()
             if isinstance(error, sqlite3.Error):
-                raise in_our_words(error) from error
+                raise in_our_words(error, self._path.parent) from error
             raise
         if self._closed:
             connection.close()
@@ -127,7 +136,7 @@ class Connections:
                     connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             self._drop_writers(error)
-            raise in_our_words(error) from error
+            raise in_our_words(error, self._path.parent) from error
 
     def _writer(self, durable: bool) -> sqlite3.Connection:
         if self._distrusted:
@@ -182,7 +191,7 @@ class Connections:
             opened = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             opened.execute("PRAGMA cache_size = -512")
         except sqlite3.Error as error:
-            raise in_our_words(error) from error
+            raise in_our_words(error, self._path.parent) from error
         return opened
 
     def _guard(self) -> None:

@@ -15,8 +15,10 @@ from core.errors import AgentError
 from reconciler.decide.summary import condition
 from reconciler.model.identity import Key, Kind
 from tests.conftest import Node
+from tests.crash import tracer
 from tests.crash.checker import staging, start_time
 from tests.crash.ground import Ground, ground
+from tests.crash.refusals import refuse_all
 from tests.crash.rounds import power_off
 from tests.figures import Figure
 from tests.registry import Registry
@@ -256,7 +258,7 @@ def test_fault_09_a_disk_that_fails_stops_no_workload_and_a_reboot_brings_all_ba
     made.want({"c0": "2"})
     refused = made.node.cli(*made.apply_words)
     assert refused.returncode == 1
-    assert "error: " in refused.stderr
+    assert "error: no space: " in refused.stderr, refused.stderr
     assert "Traceback" not in refused.stderr
     said = made.node.cli("doctor").stdout
     assert "cannot be written: read-only file system" in said, said
@@ -274,3 +276,14 @@ def test_fault_09_a_disk_that_fails_stops_no_workload_and_a_reboot_brings_all_ba
     made.start_agent()
     made.converged()
     made.delete_all()
+
+
+def test_fault_08_a_write_or_sync_that_is_refused_is_got_over_or_told_and_the_next_apply_converges(
+    node: Node, registry: Registry, figure: Figure
+) -> None:
+    if not tracer.supported():
+        pytest.skip("the numbers of this machine's calls are not known")
+    with ground(node, registry.host) as made:
+        done = refuse_all(made, sample=14, seconds=45)
+    figure("writes and syncs refused, one an apply", done.where.total())
+    assert done.where.total() >= 3
