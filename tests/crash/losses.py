@@ -50,6 +50,9 @@ def _scramble(path: Path) -> None:
         file.write(data)
 
 
+SAID_SECONDS: Final = 3.0
+"""Events are written a moment after what they tell of."""
+
 DAMAGES: Final[Mapping[str, Callable[[Path], None]]] = {
     "deleted": _delete,
     "halved": _halve,
@@ -114,8 +117,9 @@ class Losses:
             self._start()
             self.ground.converged(CONVERGED_SECONDS)
             assert self._processes() == before, f"processes were {before}, and are {self._processes()}"
-            said = self._said()
-            if (expected := CLASSES[name][1]) and (name != "ledger" or damage == "deleted"):
+            expected = CLASSES[name][1]
+            said = self._said(expected)
+            if expected and (name != "ledger" or damage == "deleted"):
                 assert expected & said, f"of {sorted(expected)} nothing was said; said was {sorted(said)}"
         except AssertionError as error:
             raise AssertionError(f"{what}: {error}\n{self._log()[-2000:]}") from error
@@ -153,8 +157,15 @@ class Losses:
     def _log(self) -> str:
         return leftovers.read_bytes(str(self.ground.place.folder / "agent.log")).decode(errors="replace")
 
-    def _said(self) -> set[str]:
-        """The reasons of what this life of the agent has told of the node and its images."""
+    def _said(self, expected: frozenset[str]) -> set[str]:
+        """The reasons of what this life of the agent has told, once one of those expected is among them, or soon."""
+        deadline = time.monotonic() + SAID_SECONDS
+        while not (said := self._said_now()) & expected and expected and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return said
+
+    def _said_now(self) -> set[str]:
+        """What it has told of the node and its images so far."""
         told = {event.reason for event in self.ground.store.events() if event.key.kind in (Kind.NODE, Kind.IMAGE)}
         return {reason for reason in told if reason in self._log()} | ({"ContentLost"} & told)
 

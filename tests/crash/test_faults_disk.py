@@ -163,6 +163,7 @@ def test_fault_08_a_full_disk_is_told_leaves_nothing_half_made_and_is_got_over_a
     made.delete_all()
 
 
+@pytest.mark.soak
 def test_fault_08_disk_pressure_is_a_condition_of_the_node_while_it_lasts(small: tuple[Ground, Disk]) -> None:
     made, disk = small
     made.start_agent()
@@ -192,6 +193,7 @@ def process(made: Ground, name: str) -> tuple[int, int]:
     return int(obj.status["pid"]), began
 
 
+@pytest.mark.soak
 def test_fault_09_a_root_that_becomes_read_only_is_told_and_got_over_alone(
     small: tuple[Ground, Disk], figure: Figure
 ) -> None:
@@ -284,6 +286,6 @@ def test_fault_08_a_write_or_sync_that_is_refused_is_got_over_or_told_and_the_ne
     if not tracer.supported():
         pytest.skip("the numbers of this machine's calls are not known")
     with ground(node, registry.host) as made:
-        done = refuse_all(made, sample=14, seconds=45)
+        done = refuse_all(made, sample=8, seconds=25)
     figure("writes and syncs refused, one an apply", done.where.total())
     assert done.where.total() >= 3
