@@ -32,7 +32,7 @@ def test_each_value_keeps_its_line_and_each_key_is_told(tmp_path: Path, name: st
     loaded = load(file)
     assert loaded.config.transfer.parallel == 7
     assert loaded.origin(("transfer", "parallel")) == f"{file}:{line}"
-    told = f"{file}:{line}: plugins.cri.max_concurrent_downloads is translated to transfer.parallel"
+    told = f"{file}:{line}: plugins.cri.max_concurrent_downloads is moved to transfer.parallel"
     assert any(step.startswith(told) for step in loaded.steps)
     assert list(loaded.beside) == ["certs.d/docker.io/hosts.toml"]
     assert file.read_text() == text
