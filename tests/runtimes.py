@@ -10,9 +10,13 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from core import cgroups
 
 RUNTIMES: Final = ("runc", "crun")
+QUICK: Final = ("runc", pytest.param("crun", marks=pytest.mark.soak))
+"""Where both have been seen to be alike: the second one in the long tests only."""
 _ALONE: Final = """#!/bin/sh
 exec unshare --mount --propagation private sh -c 'umount "$0" && exec "$@"' {mounted} {program} "$@"
 """

@@ -26,7 +26,7 @@ BY_HAND: Final = NAMES[2:6]
 BY_SOURCE: Final = NAMES[6]
 IMAGE: Final = Key(Kind.IMAGE, "busybox")
 SOURCE: Final = Key(Kind.SOURCE, "far")
-STALE_SECONDS: Final = 30.0
+STALE_SECONDS: Final = 90.0
 
 
 def status(made: Ground, key: Key) -> Mapping[str, Any]:

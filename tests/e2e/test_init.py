@@ -8,12 +8,12 @@ import pytest
 
 from tests.e2e.workloads import Stage, eventually, stage
 from tests.registry import Registry
-from tests.runtimes import RUNTIMES
+from tests.runtimes import QUICK
 
 pytestmark = pytest.mark.root
 
 
-@pytest.fixture(scope="module", params=RUNTIMES)
+@pytest.fixture(scope="module", params=QUICK)
 def st(registry: Registry, request: pytest.FixtureRequest) -> Iterator[Stage]:
     """One node for the module, for each runtime."""
     with stage(registry, request.param) as made:

@@ -24,6 +24,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def edge(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     with fleet(registry, tmp_path_factory.mktemp("git")) as made:
+        eventually(lambda: "the agent" in made.stage.node.cli("status").stdout, "the agent")
         yield made
 
 

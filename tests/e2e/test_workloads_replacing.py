@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.workloads import Stage, document, eventually, stage
 from tests.registry import Registry
-from tests.runtimes import RUNTIMES
+from tests.runtimes import QUICK
 
 pytestmark = pytest.mark.root
 
@@ -17,7 +17,7 @@ IDLE = "sleep 1000"
 NO_SUCH_KEY = {"name": "A", "valueFrom": {"secret": {"name": "keys", "key": "none"}}}
 
 
-@pytest.fixture(scope="module", params=RUNTIMES)
+@pytest.fixture(scope="module", params=QUICK)
 def st(registry: Registry, request: pytest.FixtureRequest) -> Iterator[Stage]:
     """One node for the module, for each runtime."""
     with stage(registry, request.param) as made:
