@@ -5,6 +5,7 @@ A process is (pid, start time, boot id), everywhere: a number alone may be someb
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -176,6 +177,16 @@ def pids() -> Iterator[int]:
     for entry in os.scandir(PROC):
         if entry.name.isdigit():
             yield int(entry.name)
+
+
+def command_lines(boot: str) -> Iterator[tuple[ProcessId, frozenset[bytes]]]:
+    """Every process with the words of its command line; `boot`: this boot's id."""
+    for pid in pids():
+        found = ProcessId.of(pid, boot)
+        with contextlib.suppress(OSError):  # it ended while we looked
+            words = (PROC / f"{pid}/cmdline").read_bytes().split(b"\0")
+            if found is not None:
+                yield found, frozenset(words)
 
 
 def pss_bytes(pid: int) -> int:

@@ -15,31 +15,25 @@ import json
 import os
 import secrets
 import signal as signals
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from core import cgroups, fsio, proc
 from core.clock import Clock
-from core.errors import AgentError, Failed, NotFound, TimedOut, from_os_error
-from core.proc import ProcessId
+from core.errors import AgentError, NotFound, TimedOut
 from core.process import Launcher, find, foreground
 from core.runtime import conmon, limits, placing
-from core.runtime.bundle import Bundle, Bundles, Made, Record, checked_group, sweep
+from core.runtime.bundle import Bundle, Bundles, Made
 from core.runtime.joining import joined
+from core.runtime.monitored import MonitoredTasks, telling
 from core.runtime.observing import Eyes
 from core.runtime.ports import (
     ExecSpec,
-    Exit,
-    IllegalMove,
-    MonitorLost,
-    NewTask,
     Stats,
     TaskEvent,
-    TaskPhase,
     TaskState,
-    advance,
 )
 
 CREATE_SECONDS: Final = 60.0
@@ -47,7 +41,6 @@ _MONITOR_SECONDS: Final = 2.0
 _KNOWN: Final = ("runc", "crun")
 _MOST_SAID: Final = 16 << 10
 """Bytes kept of what a short command says."""
-_ALIVE: Final = frozenset({TaskPhase.CREATED, TaskPhase.RUNNING, TaskPhase.PAUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +66,7 @@ class Tools:
         return ":[2:INIT]" if name == "runc" else name[:15]
 
 
-class OciShim:
+class OciShim(MonitoredTasks):
     """Tasks as processes in namespaces.
 
     `state`: the folder that may vanish at reboot. `group`: the instance's cgroup, `/reconciler-<instance>`; tasks' own
@@ -85,82 +78,38 @@ class OciShim:
     ) -> None:
         self._launcher = launcher
         self._clock = clock
-        self._group = group
         self._tools = tools
         self._found = cgroups.hierarchies()
-        self.bundles = Bundles(state)
-        self._eyes = Eyes(
-            self.bundles,
+        bundles = Bundles(state)
+        eyes = Eyes(
+            bundles,
             fsio.make_private(state / "exits"),
             fsio.make_private(state / tools.own_folder),
             self._found,
             boot,
             tools.unbegun,
         )
+        super().__init__(bundles, eyes, group)
 
-    # What is there.
-
-    def state(self, id: str) -> TaskState:
-        """Observe from files and /proc."""
-        return self._eyes.state(id)
-
-    def connect(self, id: str) -> TaskState:
-        """The same as `state`: nothing of a task lives in us."""
-        return self._eyes.state(id)
-
-    def described(self, id: str) -> Mapping[str, Any] | None:
-        """What `object.json` says."""
-        return self.bundles.described(id)
-
-    def tasks(self) -> Iterator[str]:
-        """Every id of which a bundle, an exit file or runtime state is left."""
-        exits = (name for name in os.listdir(self._eyes.exits) if not name.startswith("."))
-        yield from sorted({*self.bundles.ids(), *exits, *os.listdir(self._eyes.runtime_root)})
-
-    def _moving(self, id: str, event: TaskEvent) -> TaskState:
-        state = self._eyes.state(id)
-        advance(state.phase, event)
-        return state
-
-    def _living(self, id: str) -> Record:
-        bundle = self.bundles.read(id)
-        if bundle is None or self._eyes.state(id).phase not in _ALIVE:
-            raise NotFound(f"task {id} does not run")
-        return bundle.record
+    def _left(self) -> Iterable[str]:
+        return os.listdir(self._eyes.runtime_root)
 
     # From nothing to running.
 
-    def prepare(self, task: NewTask) -> None:
-        """ABSENT → PREPARED. The spec's `linux.cgroupsPath` must lie below the instance's group."""
-        self._moving(task.id, TaskEvent.PREPARE)
-        group = checked_group(str(task.spec.get("linux", {}).get("cgroupsPath", "")), self._group)
-        with _telling(f"preparing {task.id}"):
-            task.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.bundles.make(task, Record.of(task, group, self._eyes.boot))
-
     def create(self, id: str) -> TaskState:
         """PREPARED → CREATED; raises the runtime's complaint and leaves HALF_MADE."""
-        self._moving(id, TaskEvent.CREATE_BEGUN)
-        bundle = self.bundles.read(id)
-        if bundle is None:
-            raise IllegalMove(TaskPhase.ABSENT, TaskEvent.CREATE_BEGUN)
+        bundle = self._begun(id)
         runtime = find(self._tools.runtime)
         monitor = conmon.Monitor(find(self._tools.monitor), runtime, self._eyes.runtime_root, self._eyes.exits)
         path = self.bundles.path(id)
-        with _telling(f"creating {id}"):
+        with telling(f"creating {id}"):
             self.bundles.begin(id)
             argv = monitor.command(id, path, bundle.record)
             first, own = conmon.launch(self._launcher, argv, path, timeout=CREATE_SECONDS)
             placing.move_out(self._found, self._group, own)
             placing.settle(self._found, self._launcher.group, first, bundle.record.cgroup)
-            self.bundles.complete(id, Made(self._identity(first, id), self._identity(own, id)))
+            self.bundles.complete(id, Made(*(self._identity(pid, f"task {id}") for pid in (first, own))))
         return self._eyes.state(id)
-
-    def _identity(self, pid: int, id: str) -> ProcessId:
-        found = ProcessId.of(pid, self._eyes.boot)
-        if found is None:
-            raise Failed(f"process {pid} of task {id} ended while the task was created")
-        return found
 
     def start(self, id: str) -> TaskState:
         """CREATED → RUNNING (or STOPPED already, when it was quick)."""
@@ -259,40 +208,10 @@ class OciShim:
 
     # To the end.
 
-    def wait(self, id: str, timeout: float) -> Exit | None:
-        """Waits for the monitor's end, which comes right after it wrote the exit.
-
-        Raises `NotFound` for a task that was never created, `MonitorLost` when nobody knows how it ended.
-        """
-        state = self._eyes.state(id)
-        if state.phase in _ALIVE and state.monitor is not None:
-            if not proc.wait_gone(state.monitor, timeout):
-                return self._eyes.exit(id)
-            state = self._eyes.state(id)
-        if state.phase is TaskPhase.LOST:
-            raise MonitorLost(id)
-        if state.phase is not TaskPhase.STOPPED:
-            raise NotFound(f"task {id} was not created")
-        return state.exit
-
-    def delete(self, id: str) -> Exit | None:
-        """Any phase → ABSENT; see the order above."""
-        bundle = self.bundles.read(id)
-        with _telling(f"deleting {id}"):
-            if bundle is not None and bundle.record.boot == self._eyes.boot:
-                self._end(id, bundle)
-            exit = self._eyes.exit(id)
-            self._forget(id, bundle)
-            self.bundles.remove(id)
-            for left in self._eyes.exits.glob(f"{id}.??????"):  # the monitor was killed while it wrote
-                left.unlink(missing_ok=True)
-            (self._eyes.exits / id).unlink(missing_ok=True)
-        return exit
-
     def _end(self, id: str, bundle: Bundle) -> None:
         group = bundle.record.cgroup
         if bundle.made is None:
-            for helper in _unrecorded(self.bundles.path(id), self._eyes.boot) if bundle.created else ():
+            for helper in self._unrecorded(id) if bundle.created else ():
                 helper.signal(signals.SIGKILL)
                 proc.wait_gone(helper, _MONITOR_SECONDS)
             limits.end_all(self._found, group, self._clock, within=10.0)
@@ -310,29 +229,3 @@ class OciShim:
             fsio.remove_tree(own)
         if bundle is not None:
             cgroups.remove_everywhere(bundle.record.cgroup, self._found, self._clock)
-
-    def sweep(self) -> None:
-        """Remove the staging folders of killed engines: for a new engine's start."""
-        sweep(self.bundles.folder)
-
-    def shutdown(self) -> None:
-        """We hold nothing; tasks go on."""
-
-
-@contextlib.contextmanager
-def _telling(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise from_os_error(error, doing) from error
-
-
-def _unrecorded(bundle: Path, boot: str) -> Iterator[ProcessId]:
-    """The monitor and runtime calls of a task that was never completed: known by the bundle on their command line."""
-    wanted = os.fsencode(bundle)
-    for pid in proc.pids():
-        found = ProcessId.of(pid, boot)
-        with contextlib.suppress(OSError):  # it ended while we looked
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if found is not None and wanted in words and b"--bundle" in words:
-                yield found

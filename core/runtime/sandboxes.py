@@ -19,18 +19,19 @@ import re
 import signal
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from core import cgroups, fsio, mounts, syscalls
 from core.clock import Clock
-from core.errors import Invalid, NotFound, Unsupported, from_os_error
+from core.errors import Invalid, Unsupported
 from core.mounts import MountSpec
 from core.runtime import limits
-from core.runtime.bundle import checked_name, sweep
+from core.runtime.bundle import checked_name
 from core.runtime.ports import NewSandbox, SandboxPhase, SandboxState, Stats
+from core.runtime.sandbox_folders import STOPPED, SandboxFolders
 
 _NAMESPACES: Final = {
     "network": ("net", syscalls.CLONE_NEWNET),
@@ -43,7 +44,6 @@ _HOST_FILES: Final = ("/etc/hosts", "/etc/resolv.conf")
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP_RUNNING: Final = 0x41
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
-_STOPPED: Final = "stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,39 +58,18 @@ class _Record:
         return [name for name in _NAMESPACES if name != "network" or self.network != "host"]
 
 
-class OciSandboxer:
-    """Sandboxes for runtimes that run processes on this kernel.
-
-    `state`, `group`, `boot`: as for `OciShim`; a sandbox's group `<group>/<id>` is the parent of its tasks' groups.
-    """
+class OciSandboxer(SandboxFolders):
+    """Sandboxes for runtimes that run processes on this kernel."""
 
     def __init__(self, state: Path, group: str, clock: Clock, boot: str) -> None:
-        self._folder = fsio.make_private(state / "netns")
-        self._group = group
-        self._clock = clock
-        self._boot = boot
+        super().__init__(state, group, clock, boot)
         self._found = cgroups.hierarchies()
 
-    def create(self, sandbox: NewSandbox) -> SandboxState:
-        """Make or adopt. Raises `Invalid`, `Unsupported`, and the class of an `OSError` of the kernel's."""
+    def _check(self, sandbox: NewSandbox) -> None:
         check(sandbox)
-        seen = self.status(sandbox.id)
-        if seen.phase in (SandboxPhase.READY, SandboxPhase.STOPPED):
-            return seen
-        if seen.phase is not SandboxPhase.ABSENT:
-            self.shutdown(sandbox.id)
-        try:
-            limits.limit(self._found, self.cgroup(sandbox.id), sandbox.resources)
-            self._make(sandbox)
-        except OSError as error:
-            raise from_os_error(error, f"making sandbox {sandbox.id}") from error
-        return self.status(sandbox.id)
-
-    def cgroup(self, id: str) -> str:
-        """The group that is the parent of the groups of its tasks."""
-        return f"{self._group}/{checked_name(id)}"
 
     def _make(self, sandbox: NewSandbox) -> None:
+        limits.limit(self._found, self.cgroup(sandbox.id), sandbox.resources)
         final = self._folder / sandbox.id
         with fsio.staging(self._folder, sandbox.id) as work:
             try:
@@ -126,18 +105,6 @@ class OciSandboxer:
 
         syscalls.in_own_thread(inside)
 
-    def start(self, id: str) -> SandboxState:
-        """Nothing has to run in it; one that was stopped is READY again. Raises `NotFound`."""
-        state = self._existing(id)
-        (self._folder / id / _STOPPED).unlink(missing_ok=True)
-        return self.status(id) if state.phase is SandboxPhase.STOPPED else state
-
-    def _existing(self, id: str) -> SandboxState:
-        state = self.status(id)
-        if state.phase not in (SandboxPhase.READY, SandboxPhase.STOPPED):
-            raise NotFound(f"sandbox {id} is {state.phase}")
-        return state
-
     def platform(self) -> str:
         """This node's own, as image indexes name it."""
         machine = platform.machine()
@@ -153,16 +120,7 @@ class OciSandboxer:
         while limits.pids_below(self._found, group) and self._clock.monotonic() < deadline:
             self._clock.sleep(min(0.05, timeout))
         limits.end_all(self._found, group, self._clock, within=10.0)
-        (self._folder / id / _STOPPED).touch(mode=0o600)
-
-    def wait(self, id: str, timeout: float) -> bool:
-        """True when it is stopped or gone within `timeout` seconds."""
-        deadline = self._clock.monotonic() + timeout
-        while self.status(id).phase is SandboxPhase.READY:
-            if self._clock.monotonic() >= deadline:
-                return False
-            self._clock.sleep(min(0.1, timeout))
-        return True
+        (self._folder / id / STOPPED).touch(mode=0o600)
 
     def status(self, id: str) -> SandboxState:
         """READY only with this boot's id and every pin in place; anything less that is there is HALF_MADE."""
@@ -175,13 +133,9 @@ class OciSandboxer:
             return SandboxState(id, SandboxPhase.HALF_MADE)
         if record.boot != self._boot or not _pinned(folder, record):
             return SandboxState(id, SandboxPhase.HALF_MADE)
-        phase = SandboxPhase.STOPPED if (folder / _STOPPED).exists() else SandboxPhase.READY
+        phase = SandboxPhase.STOPPED if (folder / STOPPED).exists() else SandboxPhase.READY
         pins = {name: str(folder / name) for name in record.pins}
         return SandboxState(id, phase, pins, record.files, self.cgroup(id), created=record.created)
-
-    def ping(self, id: str) -> bool:
-        """Whether it is READY: namespaces always answer."""
-        return self.status(id).phase is SandboxPhase.READY
 
     def shutdown(self, id: str) -> None:
         """Remove processes, groups, pins and files; from any state, as often as wanted."""
@@ -197,14 +151,6 @@ class OciSandboxer:
         """Counters of all its tasks together; raises `NotFound`."""
         seen = limits.counters(self._found, self._existing(id).cgroup)
         return seen or Stats(0.0, 0, 0, 0)
-
-    def sandboxes(self) -> Iterator[str]:
-        """The ids of which a folder is there."""
-        yield from sorted(name for name in os.listdir(self._folder) if not name.startswith("."))
-
-    def sweep(self) -> None:
-        """Unpin and remove what killed engines left half-made; leaves what another process is making."""
-        sweep(self._folder)
 
 
 def check(sandbox: NewSandbox) -> None:

@@ -22,23 +22,20 @@ from typing import Any, Final
 
 from core import fsio, proc
 from core.clock import Clock
-from core.errors import Failed, Invalid, NotFound, TimedOut, Unsupported, from_os_error
+from core.errors import Failed, Invalid, NotFound, TimedOut, Unsupported
 from core.proc import ProcessId
 from core.process import Launcher
 from core.runtime import conmon, wasm_files
-from core.runtime.bundle import Bundle, Bundles, Made, Record, checked_group, sweep
+from core.runtime.bundle import Bundle, Bundles, Made
+from core.runtime.monitored import ALIVE, MonitoredTasks, telling
 from core.runtime.observing import Eyes
 from core.runtime.ports import (
     ExecSpec,
-    Exit,
-    IllegalMove,
-    MonitorLost,
     NewTask,
     Stats,
     TaskEvent,
     TaskPhase,
     TaskState,
-    advance,
 )
 from core.runtime.wasm_cache import ModuleCache, command
 from core.runtime.wasm_groups import Groups, of_process
@@ -46,7 +43,6 @@ from core.runtime.wasm_groups import Groups, of_process
 CREATE_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 2.0
 _MONITOR_SECONDS: Final = 2.0
-_ALIVE: Final = frozenset({TaskPhase.CREATED, TaskPhase.RUNNING, TaskPhase.PAUSED})
 _ADVICE: Final = "Look with `logs`; or run it as a process, with `runtime: runc`."
 
 
@@ -59,48 +55,24 @@ class WasmEyes(Eyes):
         return TaskPhase.PAUSED if proc.is_stopped(first.pid) else TaskPhase.RUNNING
 
 
-class WasmShim:
+class WasmShim(MonitoredTasks):
     """Tasks as modules. `state`, `group`, `boot`: as for `OciShim`; `cache`: the folder of compiled modules."""
 
     def __init__(self, state: Path, group: str, launcher: Launcher, clock: Clock, boot: str, cache: Path) -> None:
         self._launcher = launcher
         self._clock = clock
-        self._group = group
         self._groups = Groups()
         self._cache = ModuleCache(cache, launcher)
-        self.bundles = Bundles(state)
+        bundles = Bundles(state)
         exits = fsio.make_private(state / "exits")
-        self._eyes = WasmEyes(self.bundles, exits, state, self._groups.found, boot, "")
+        super().__init__(bundles, WasmEyes(bundles, exits, state, self._groups.found, boot, ""), group)
 
-    # What is there.
-
-    def state(self, id: str) -> TaskState:
-        """Observe from files and /proc."""
-        return self._eyes.state(id)
-
-    def connect(self, id: str) -> TaskState:
-        """The same as `state`: nothing of a task lives in us."""
-        return self._eyes.state(id)
-
-    def described(self, id: str) -> Mapping[str, Any] | None:
-        """What `object.json` says."""
-        return self.bundles.described(id)
-
-    def tasks(self) -> Iterator[str]:
-        """Every id of which a bundle or an exit file is left."""
-        exits = (name for name in os.listdir(self._eyes.exits) if not name.startswith("."))
-        yield from sorted({*self.bundles.ids(), *exits})
-
-    def _moving(self, id: str, event: TaskEvent) -> TaskState:
-        state = self._eyes.state(id)
-        advance(state.phase, event)
-        return state
-
-    def _living(self, id: str) -> tuple[Record, ProcessId]:
-        bundle = self.bundles.read(id)
-        if bundle is None or bundle.made is None or self._eyes.state(id).phase not in _ALIVE:
+    def _carrier(self, id: str) -> ProcessId:
+        """The process that carries the module; raises `NotFound` when it does not run."""
+        seen = self._eyes.state(id)
+        if seen.phase not in ALIVE or seen.pid is None:
             raise NotFound(f"task {id} does not run")
-        return bundle.record, bundle.made.first
+        return seen.pid
 
     # From nothing to running.
 
@@ -109,7 +81,7 @@ class WasmShim:
         self._moving(task.id, TaskEvent.PREPARE)
         if task.terminal or task.stdin:
             raise Unsupported("a terminal or stdin for a module", advice="Leave `tty` and `stdin` out.")
-        group = checked_group(str(task.spec.get("linux", {}).get("cgroupsPath", "")), self._group)
+        group = self._group_of(task)
         planned = wasm_files.plan(task.spec)
         final = self.bundles.path(task.id)
         process = task.spec["process"]
@@ -133,18 +105,13 @@ class WasmShim:
             }
             fsio.write_atomic(work / "wasm.json", json.dumps(wanted).encode(), durable=False)
 
-        with _telling(f"preparing {task.id}"):
-            task.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.bundles.make(task, Record.of(task, group, self._eyes.boot), fill)
+        self._make(task, group, fill)
 
     def create(self, id: str) -> TaskState:
         """PREPARED → CREATED: compiled, loaded, waiting. Raises what is wrong with the module, leaving HALF_MADE."""
-        self._moving(id, TaskEvent.CREATE_BEGUN)
-        bundle = self.bundles.read(id)
-        if bundle is None:
-            raise IllegalMove(TaskPhase.ABSENT, TaskEvent.CREATE_BEGUN)
+        bundle = self._begun(id)
         path = self.bundles.path(id)
-        with _telling(f"creating {id}"):
+        with telling(f"creating {id}"):
             self.bundles.begin(id)
             spec = json.loads((path / "config.json").read_bytes())
             module = path / "module.wasm"
@@ -154,14 +121,8 @@ class WasmShim:
             self._groups.make(bundle.record.cgroup, spec["linux"]["resources"])
             first, monitor = self._launch(path, module)
             self._groups.settle(self._group, monitor)
-            self.bundles.complete(id, Made(self._identity(first, id), self._identity(monitor, id)))
+            self.bundles.complete(id, Made(*(self._identity(pid, f"task {id}") for pid in (first, monitor))))
         return self._eyes.state(id)
-
-    def _identity(self, pid: int, id: str) -> ProcessId:
-        found = ProcessId.of(pid, self._eyes.boot)
-        if found is None:
-            raise Failed(f"process {pid} of task {id} ended while the task was created")
-        return found
 
     def _launch(self, path: Path, module: Path) -> tuple[int, int]:
         """Start the monitor and wait for its answer: the numbers of the module's process and of the monitor."""
@@ -204,7 +165,7 @@ class WasmShim:
 
     def pids(self, id: str) -> Sequence[int]:
         """The one process that carries it; raises `NotFound` when it does not run."""
-        return [self._living(id)[1].pid]
+        return [self._carrier(id).pid]
 
     def pause(self, id: str) -> None:
         """Stop its process."""
@@ -258,69 +219,30 @@ class WasmShim:
 
     def update(self, id: str, resources: Mapping[str, Any]) -> None:
         """Change the control group's limits; the engine's own hold of the memory stays until the next start."""
-        record, _ = self._living(id)
-        with _telling(f"changing the limits of {id}"):
+        record = self._living(id)
+        with telling(f"changing the limits of {id}"):
             self._groups.make(record.cgroup, resources)
 
     def stats(self, id: str) -> Stats:
         """Counters of a task that runs; without a control group those of its process. Raises `NotFound`."""
-        record, first = self._living(id)
-        return self._groups.counters(record.cgroup) or of_process(first)
+        first = self._carrier(id)
+        return self._groups.counters(self._living(id).cgroup) or of_process(first)
 
     # To the end.
-
-    def wait(self, id: str, timeout: float) -> Exit | None:
-        """Waits for the monitor's end, which comes right after it wrote the exit. Raises `NotFound`, `MonitorLost`."""
-        state = self._eyes.state(id)
-        if state.phase in _ALIVE and state.monitor is not None:
-            if not proc.wait_gone(state.monitor, timeout):
-                return self._eyes.exit(id)
-            state = self._eyes.state(id)
-        if state.phase is TaskPhase.LOST:
-            raise MonitorLost(id)
-        if state.phase is not TaskPhase.STOPPED:
-            raise NotFound(f"task {id} was not created")
-        return state.exit
-
-    def delete(self, id: str) -> Exit | None:
-        """Any phase → ABSENT; see the order above."""
-        bundle = self.bundles.read(id)
-        with _telling(f"deleting {id}"):
-            if bundle is not None and bundle.record.boot == self._eyes.boot:
-                self._end(id, bundle)
-            exit = self._eyes.exit(id)
-            if bundle is not None:
-                self._groups.remove(bundle.record.cgroup, self._clock)
-            self.bundles.remove(id)
-            for left in self._eyes.exits.glob(f"{id}.??????"):  # the monitor was killed while it wrote
-                left.unlink(missing_ok=True)
-            (self._eyes.exits / id).unlink(missing_ok=True)
-        return exit
 
     def _end(self, id: str, bundle: Bundle) -> None:
         made: tuple[ProcessId, ...] = (bundle.made.first, bundle.made.monitor) if bundle.made is not None else ()
         if not made and bundle.created:
-            made = tuple(_unrecorded(self.bundles.path(id), self._eyes.boot))
+            made = tuple(self._unrecorded(id))
         for number, one in enumerate(made):
             # The recorded monitor ends by itself, once it has written the exit of what we killed.
             own_end = number == 1 and bundle.made is not None and proc.wait_gone(one, _MONITOR_SECONDS)
             if not own_end and one.signal(signals.SIGKILL) and not proc.wait_gone(one, 10.0):
                 raise TimedOut(f"process {one.pid} of task {id} does not die")
 
-    def sweep(self) -> None:
-        """Remove the staging folders of killed engines."""
-        sweep(self.bundles.folder)
-
-    def shutdown(self) -> None:
-        """We hold nothing; tasks go on."""
-
-
-@contextlib.contextmanager
-def _telling(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise from_os_error(error, doing) from error
+    def _forget(self, id: str, bundle: Bundle | None) -> None:
+        if bundle is not None:
+            self._groups.remove(bundle.record.cgroup, self._clock)
 
 
 def _answer(fd: int) -> bytes:
@@ -340,14 +262,3 @@ def _answer(fd: int) -> bytes:
 def _last_line(path: Path) -> str:
     lines = path.read_text("utf-8", "replace").strip().splitlines()
     return lines[-1][:500] if lines else "the monitor ended before it said anything"
-
-
-def _unrecorded(bundle: Path, boot: str) -> Iterator[ProcessId]:
-    """The processes of a task that was never completed: known by the bundle on their command line."""
-    wanted = os.fsencode(bundle)
-    for pid in proc.pids():
-        found = ProcessId.of(pid, boot)
-        with contextlib.suppress(OSError):  # it ended while we looked
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if found is not None and wanted in words and b"--bundle" in words:
-                yield found

@@ -9,68 +9,40 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 from core import fsio, proc
 from core.clock import Clock
-from core.errors import NotFound, Unsupported, from_os_error
+from core.errors import Unsupported
 from core.proc import ProcessId
-from core.runtime.bundle import Bundles, checked_name, sweep
+from core.runtime.bundle import Bundles, checked_name
 from core.runtime.ports import NewSandbox, SandboxPhase, SandboxState, Stats
+from core.runtime.sandbox_folders import STOPPED, SandboxFolders
 from core.runtime.wasm_groups import Groups
 
 PLATFORM = "wasi/wasm"
-_STOPPED = "stopped"
 
 
-class WasmSandboxer:
-    """`state`, `group`, `boot`: as for `OciShim`; a sandbox's group `<group>/<id>` is the parent of its tasks'."""
+class WasmSandboxer(SandboxFolders):
+    """Sandboxes for modules."""
 
     def __init__(self, state: Path, group: str, clock: Clock, boot: str) -> None:
-        self._folder = fsio.make_private(state / "netns")
+        super().__init__(state, group, clock, boot)
         self._bundles = Bundles(state)
-        self._group = group
         self._groups = Groups()
-        self._clock = clock
-        self._boot = boot
 
-    def create(self, sandbox: NewSandbox) -> SandboxState:
-        """Make or adopt. Raises `Unsupported` for any network, `Invalid` for what is no name."""
+    def _check(self, sandbox: NewSandbox) -> None:
         checked_name(sandbox.id)
         if sandbox.network != "none":
             raise Unsupported(f"network mode {sandbox.network!r} for a module", advice="Write network: {mode: none}.")
-        seen = self.status(sandbox.id)
-        if seen.phase in (SandboxPhase.READY, SandboxPhase.STOPPED):
-            return seen
-        if seen.phase is not SandboxPhase.ABSENT:
-            self.shutdown(sandbox.id)
-        try:
-            self._groups.make(self.cgroup(sandbox.id), sandbox.resources)
-            with fsio.staging(self._folder, sandbox.id) as work:
-                record = {"boot": self._boot, "created": self._clock.wall()}
-                for name, data in (("sandbox.json", record), ("object.json", dict(sandbox.object))):
-                    fsio.write_atomic(work / name, json.dumps(data).encode(), durable=False)
-                os.rename(work, self._folder / sandbox.id)
-        except OSError as error:
-            raise from_os_error(error, f"making sandbox {sandbox.id}") from error
-        return self.status(sandbox.id)
 
-    def cgroup(self, id: str) -> str:
-        """The group that is the parent of the groups of its tasks."""
-        return f"{self._group}/{checked_name(id)}"
-
-    def start(self, id: str) -> SandboxState:
-        """Nothing has to run in it; one that was stopped is READY again. Raises `NotFound`."""
-        self._existing(id)
-        (self._folder / id / _STOPPED).unlink(missing_ok=True)
-        return self.status(id)
-
-    def _existing(self, id: str) -> SandboxState:
-        state = self.status(id)
-        if state.phase not in (SandboxPhase.READY, SandboxPhase.STOPPED):
-            raise NotFound(f"sandbox {id} is {state.phase}")
-        return state
+    def _make(self, sandbox: NewSandbox) -> None:
+        self._groups.make(self.cgroup(sandbox.id), sandbox.resources)
+        with fsio.staging(self._folder, sandbox.id) as work:
+            record = {"boot": self._boot, "created": self._clock.wall()}
+            for name, data in (("sandbox.json", record), ("object.json", dict(sandbox.object))):
+                fsio.write_atomic(work / name, json.dumps(data).encode(), durable=False)
+            os.rename(work, self._folder / sandbox.id)
 
     def platform(self) -> str:
         """What modules are built for."""
@@ -87,20 +59,11 @@ class WasmSandboxer:
         for one in running:
             if not proc.wait_gone(one, max(0.0, deadline - self._clock.monotonic())):
                 one.signal(signal.SIGKILL)
-        (self._folder / id / _STOPPED).touch(mode=0o600)
+        (self._folder / id / STOPPED).touch(mode=0o600)
 
     def _running(self, id: str) -> list[ProcessId]:
         bundles = (self._bundles.read(task) for task in self._bundles.ids())
         return [one.made.first for one in bundles if one is not None and one.made and one.record.sandbox == id]
-
-    def wait(self, id: str, timeout: float) -> bool:
-        """True when it is stopped or gone within `timeout` seconds."""
-        deadline = self._clock.monotonic() + timeout
-        while self.status(id).phase is SandboxPhase.READY:
-            if self._clock.monotonic() >= deadline:
-                return False
-            self._clock.sleep(min(0.1, timeout))
-        return True
 
     def status(self, id: str) -> SandboxState:
         """READY only with this boot's id."""
@@ -114,12 +77,8 @@ class WasmSandboxer:
             return SandboxState(id, SandboxPhase.HALF_MADE)
         if boot != self._boot:
             return SandboxState(id, SandboxPhase.HALF_MADE)
-        phase = SandboxPhase.STOPPED if (folder / _STOPPED).exists() else SandboxPhase.READY
+        phase = SandboxPhase.STOPPED if (folder / STOPPED).exists() else SandboxPhase.READY
         return SandboxState(id, phase, cgroup=self.cgroup(id), created=created)
-
-    def ping(self, id: str) -> bool:
-        """Whether it is READY."""
-        return self.status(id).phase is SandboxPhase.READY
 
     def shutdown(self, id: str) -> None:
         """Remove processes, groups and files; from any state, as often as wanted."""
@@ -134,11 +93,3 @@ class WasmSandboxer:
     def metrics(self, id: str) -> Stats:
         """Counters of all its tasks together; raises `NotFound`."""
         return self._groups.counters(self._existing(id).cgroup) or Stats(0.0, 0, 0, 0)
-
-    def sandboxes(self) -> Iterator[str]:
-        """The ids of which a folder is there."""
-        yield from sorted(name for name in os.listdir(self._folder) if not name.startswith("."))
-
-    def sweep(self) -> None:
-        """Remove what killed engines left half-made; leaves what another process is making."""
-        sweep(self._folder)

@@ -14,38 +14,33 @@ import contextlib
 import json
 import os
 import signal as signals
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from core import cgroups, fsio, proc
 from core.clock import Clock
-from core.errors import AgentError, Failed, NotFound, TimedOut, Unavailable, from_os_error
+from core.errors import AgentError, Failed, NotFound, TimedOut, Unavailable
 from core.proc import ProcessId
 from core.process import Launcher, Result
 from core.runtime import conmon, limits, placing
-from core.runtime.bundle import Bundle, Bundles, Made, Record, checked_group, sweep
+from core.runtime.bundle import Bundle, Bundles, Made, Record
 from core.runtime.joining import joined
+from core.runtime.monitored import MonitoredTasks, telling
 from core.runtime.observing import Eyes
 from core.runtime.ports import (
     ExecSpec,
-    Exit,
-    IllegalMove,
-    MonitorLost,
-    NewTask,
     Stats,
     TaskEvent,
     TaskPhase,
     TaskState,
-    advance,
 )
 from core.runtime.shimv2 import bootstrap, ending, execs, messages, minding
 from core.runtime.shimv2.bootstrap import Caller
 from core.runtime.shimv2.service import CREATE_SECONDS, TaskService, packed, talking
 from core.runtime.wire import encode
 
-_ALIVE: Final = frozenset({TaskPhase.CREATED, TaskPhase.RUNNING, TaskPhase.PAUSED})
 _PHASES: Final[Mapping[int, TaskPhase]] = {
     messages.CREATED: TaskPhase.CREATED,
     messages.PAUSED: TaskPhase.PAUSED,
@@ -81,7 +76,7 @@ class ShimProgram:
         return {"type_url": messages.OTHER_OPTIONS_URL, "value": encode(messages.OTHER_OPTIONS, values)}
 
 
-class ShimV2:
+class ShimV2(MonitoredTasks):
     """Tasks by a shim each. Parameters as for `OciShim`; `program` says which shim."""
 
     def __init__(
@@ -89,14 +84,14 @@ class ShimV2:
     ) -> None:
         self._launcher = launcher
         self._clock = clock
-        self._group = group
         self._program = program
         self._caller = Caller(program.program, group.strip("/").replace("/", "-"), str(state / "shims"))
         self._found = cgroups.hierarchies()
         self._root = state / "shim" / Path(program.program).name
-        self.bundles = Bundles(state)
+        bundles = Bundles(state)
         seen = self._root / self._caller.namespace
-        self._eyes = Eyes(self.bundles, fsio.make_private(state / "exits"), seen, self._found, boot, _UNBEGUN)
+        eyes = Eyes(bundles, fsio.make_private(state / "exits"), seen, self._found, boot, _UNBEGUN)
+        super().__init__(bundles, eyes, group)
 
     # What is there.
 
@@ -112,30 +107,8 @@ class ShimV2:
             return seen
         return TaskState(id, _PHASES.get(said, seen.phase), seen.pid, seen.monitor)
 
-    def connect(self, id: str) -> TaskState:
-        """The same as `state`: its shim is found again by the address in its bundle."""
-        return self.state(id)
-
-    def described(self, id: str) -> Mapping[str, Any] | None:
-        """What `object.json` says."""
-        return self.bundles.described(id)
-
-    def tasks(self) -> Iterator[str]:
-        """Every id of which a bundle, an exit file or runtime state is left."""
-        exits = (name for name in os.listdir(self._eyes.exits) if not name.startswith("."))
-        own = os.listdir(self._eyes.runtime_root) if self._eyes.runtime_root.exists() else ()
-        yield from sorted({*self.bundles.ids(), *exits, *own})
-
-    def _moving(self, id: str, event: TaskEvent) -> TaskState:
-        state = self.state(id)
-        advance(state.phase, event)
-        return state
-
-    def _living(self, id: str) -> Record:
-        bundle = self.bundles.read(id)
-        if bundle is None or self._eyes.state(id).phase not in _ALIVE:
-            raise NotFound(f"task {id} does not run")
-        return bundle.record
+    def _left(self) -> Iterable[str]:
+        return os.listdir(self._eyes.runtime_root) if self._eyes.runtime_root.exists() else ()
 
     @contextlib.contextmanager
     def _talking(self, id: str) -> Iterator[TaskService]:
@@ -150,22 +123,11 @@ class ShimV2:
 
     # From nothing to running.
 
-    def prepare(self, task: NewTask) -> None:
-        """ABSENT → PREPARED. The spec's `linux.cgroupsPath` must lie below the instance's group."""
-        self._moving(task.id, TaskEvent.PREPARE)
-        group = checked_group(str(task.spec.get("linux", {}).get("cgroupsPath", "")), self._group)
-        with _telling(f"preparing {task.id}"):
-            task.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self.bundles.make(task, Record.of(task, group, self._eyes.boot))
-
     def create(self, id: str) -> TaskState:
         """PREPARED → CREATED; raises the shim's or its runtime's complaint and leaves HALF_MADE."""
-        self._moving(id, TaskEvent.CREATE_BEGUN)
-        bundle = self.bundles.read(id)
-        if bundle is None:
-            raise IllegalMove(TaskPhase.ABSENT, TaskEvent.CREATE_BEGUN)
+        bundle = self._begun(id)
         path = self.bundles.path(id)
-        with _telling(f"creating {id}"):
+        with telling(f"creating {id}"):
             fsio.make_private(self._eyes.runtime_root)
             self.bundles.begin(id)
             for name in minding.FIFOS:
@@ -198,12 +160,6 @@ class ShimV2:
             "Create", CREATE_SECONDS, id=id, bundle=str(path), terminal=record.terminal, options=options, **streams
         )
         return self._identity(said["pid"], f"task {id}")
-
-    def _identity(self, pid: int, what: str) -> ProcessId:
-        found = ProcessId.of(pid, self._eyes.boot)
-        if found is None:
-            raise Failed(f"process {pid} of {what} ended while the task was created")
-        return found
 
     def start(self, id: str) -> TaskState:
         """CREATED → RUNNING (or STOPPED already, when it was quick)."""
@@ -296,36 +252,6 @@ class ShimV2:
 
     # To the end.
 
-    def wait(self, id: str, timeout: float) -> Exit | None:
-        """Waits for the minder's end, which comes right after it wrote the exit.
-
-        Raises `NotFound` for a task that was never created, `MonitorLost` when nobody knows how it ended.
-        """
-        state = self.state(id)
-        if state.phase in _ALIVE and state.monitor is not None:
-            if not proc.wait_gone(state.monitor, timeout):
-                return self._eyes.exit(id)
-            state = self.state(id)
-        if state.phase is TaskPhase.LOST:
-            raise MonitorLost(id)
-        if state.phase is not TaskPhase.STOPPED:
-            raise NotFound(f"task {id} was not created")
-        return state.exit
-
-    def delete(self, id: str) -> Exit | None:
-        """Any phase → ABSENT; see the order above."""
-        bundle = self.bundles.read(id)
-        with _telling(f"deleting {id}"):
-            if bundle is not None and bundle.record.boot == self._eyes.boot:
-                self._end(id, bundle)
-            exit = self._eyes.exit(id)
-            fsio.remove_tree(self._eyes.runtime_root / id)
-            self.bundles.remove(id)
-            for left in self._eyes.exits.glob(f"{id}.??????"):  # the minder was killed while it wrote
-                left.unlink(missing_ok=True)
-            (self._eyes.exits / id).unlink(missing_ok=True)
-        return exit
-
     def _end(self, id: str, bundle: Bundle) -> None:
         group, made = bundle.record.cgroup, bundle.made
         if made is not None:
@@ -341,20 +267,8 @@ class ShimV2:
         limits.end_all(self._found, group, self._clock, within=10.0)
         cgroups.remove_everywhere(group, self._found, self._clock)
 
-    def sweep(self) -> None:
-        """Remove the staging folders of killed engines: for a new engine's start."""
-        sweep(self.bundles.folder)
-
-    def shutdown(self) -> None:
-        """We hold nothing; tasks go on."""
-
-
-@contextlib.contextmanager
-def _telling(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise from_os_error(error, doing) from error
+    def _forget(self, id: str, bundle: Bundle | None) -> None:
+        fsio.remove_tree(self._eyes.runtime_root / id)
 
 
 def _writer(fd: int) -> execs.Sink:

@@ -80,12 +80,9 @@ def processes_of(caller: Caller, bundle: Path, boot: str) -> list[ProcessId]:
         found.append(ProcessId.from_json(json.loads((bundle / RECORD).read_bytes())))
     shim = {os.fsencode(word) for word in (caller.namespace, caller.address, bundle.name)}
     minder = {os.fsencode(bundle), b"-I", b"-S"}
-    for pid in proc.pids():
-        one = ProcessId.of(pid, boot)
-        with contextlib.suppress(OSError):  # it ended while we looked
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if one is not None and one not in found and (shim <= set(words) or minder <= set(words)):
-                found.append(one)
+    for one, words in proc.command_lines(boot):
+        if one not in found and (shim <= words or minder <= words):
+            found.append(one)
     return found
 
 
