@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from core import syscalls
-from core.errors import OverLimit
+from core.errors import OverLimit, from_os_error
 
 STAGING: Final = ".staging-"
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -58,6 +58,16 @@ def read_bounded(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise OverLimit(f"{path} is larger than {limit} bytes")
     return data
+
+
+def read_if_there(path: Path, limit: int) -> bytes | None:
+    """As `read_bounded`; None when there is no such file. Raises `OverLimit`, or the class of an `OSError`."""
+    try:
+        return read_bounded(path, limit)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise from_os_error(error, f"reading {path}") from error
 
 
 class Lock:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from core.errors import from_os_error
-from core.fsio import make_private, publish, read_bounded, staging, write_atomic
+from core.fsio import make_private, publish, read_if_there, staging, write_atomic
 from migrations.config import migrate
 from migrations.config.tree import BadDocument, Origin, Table, leaves, spell
 from migrations.config.work import Entry, Outcome, Settings
@@ -67,12 +66,7 @@ def _no_key_of_ours(tree: Table, file: str) -> None:
 
 
 def _hosts(path: str) -> bytes | None:
-    try:
-        return read_bounded(Path(path), MOST_BYTES)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise from_os_error(error, f"reading {path}") from error
+    return read_if_there(Path(path), MOST_BYTES)
 
 
 def _steps(entries: tuple[Entry, ...]) -> Iterator[str]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from core import fsio, process
+from core import fsio
 from core.errors import AgentError, Busy, Failed, Invalid, MissingTool, NotFound, from_os_error
 from core.network.conflist import NetworkList, parse
 from core.process import Launcher, Result
@@ -179,6 +179,8 @@ class Cni:
 
     def _ports_free(self, ports: Sequence[PortMapping]) -> None:
         """Raise `PortTaken` for a port that another sandbox or a program of the host has: plugins do not look."""
+        if not ports:
+            return
         for other in self.ids():
             entry = self._entry(other)
             for taken in entry.ports if entry is not None and entry.boot == self._boot else ():
@@ -219,16 +221,13 @@ class Cni:
     def _run(self, verb: str, id: str, netns: str, word: str, config: Mapping[str, Any]) -> dict[str, Any]:
         there = netns if os.path.exists(netns) else ""
         env = {
-            **self._launcher.env,
             "CNI_COMMAND": verb,
             "CNI_CONTAINERID": self._name(id),
             "CNI_NETNS": there,
             "CNI_IFNAME": INTERFACE,
             "CNI_PATH": ":".join(self.plugins),
         }
-        words = [f"{name}={value}" for name, value in env.items()]
-        argv = [process.find("env", "coreutils"), "-i", *words, self._program(word)]
-        done = self._launcher.run(argv, stdin=json.dumps(config).encode(), timeout=_SECONDS)
+        done = self._launcher.run([self._program(word)], stdin=json.dumps(config).encode(), timeout=_SECONDS, env=env)
         if done.code != 0:
             raise _failure(verb, word, done)
         try:

@@ -181,13 +181,20 @@ def _names(folder: int) -> list[str]:
     return sorted(os.listdir(folder))
 
 
+def _taken(given: int, budget: Budget) -> os.stat_result | None:
+    """What an open file is, its size taken from the budget; None, and counted, for what is no regular file."""
+    seen = os.fstat(given)
+    if not stat.S_ISREG(seen.st_mode):
+        budget.skipped += 1
+        return None
+    budget.take(seen.st_size)
+    return seen
+
+
 def _copy_file(source: Place, target: Place, budget: Budget) -> bool:
     with _opened_file(source) as given:
-        seen = os.fstat(given)
-        if not stat.S_ISREG(seen.st_mode):
-            budget.skipped += 1
+        if (seen := _taken(given, budget)) is None:
             return False
-        budget.take(seen.st_size)
         with _closing(os.open(target.name, _NEW, 0o600, dir_fd=target.folder)) as made:
             left = seen.st_size
             while left and (data := os.read(given, min(_BLOCK, left))):
@@ -255,11 +262,8 @@ def _pack(source: Place, path: str, tar: tarfile.TarFile, budget: Budget, depth:
 
 def _pack_file(source: Place, path: str, tar: tarfile.TarFile, budget: Budget) -> bool:
     with _opened_file(source) as given:
-        seen = os.fstat(given)
-        if not stat.S_ISREG(seen.st_mode):
-            budget.skipped += 1
+        if (seen := _taken(given, budget)) is None:
             return False
-        budget.take(seen.st_size)
         member = _member(path, seen, tarfile.REGTYPE, budget)
         member.size = seen.st_size
         with open(given, "rb", closefd=False) as data:

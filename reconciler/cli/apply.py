@@ -13,7 +13,7 @@ from core import telemetry
 from core.errors import Conflict, Denied
 from reconciler.cli import completing
 from reconciler.cli.context import Node, pass_node
-from reconciler.cli.options import DURATION
+from reconciler.cli.options import DURATION, files
 from reconciler.cli.output import output_option
 from reconciler.cli.terminal import complain, say, tell
 
@@ -30,16 +30,7 @@ PAST: Final = {"create": "created", "change": "changed", "replace": "replaced", 
 
 
 @click.command("apply")
-@click.option(
-    "-f",
-    "--file",
-    "paths",
-    multiple=True,
-    required=True,
-    metavar="PATH",
-    shell_complete=completing.files,
-    help="A file, a folder, or -.",
-)
+@files("A file, a folder, or -.", required=True)
 @click.option(
     "--set",
     "set_name",

@@ -12,7 +12,7 @@ import click
 from core.errors import Denied, NotFound
 from reconciler.cli import completing
 from reconciler.cli.context import Node, key_from, pass_node
-from reconciler.cli.options import DURATION
+from reconciler.cli.options import DURATION, files
 from reconciler.cli.terminal import say, tell
 from reconciler.cli.texts import counted
 from reconciler.model.identity import Key, Kind, checked_name, kind_of
@@ -27,15 +27,7 @@ PURGE: Final = "reconciler/purge"
 
 @click.command("delete")
 @click.argument("what", nargs=-1, metavar="[KIND NAME… | KIND/NAME…]", shell_complete=completing.several)
-@click.option(
-    "-f",
-    "--file",
-    "paths",
-    multiple=True,
-    metavar="PATH",
-    shell_complete=completing.files,
-    help="The objects in a file, a folder, or -.",
-)
+@files("The objects in a file, a folder, or -.")
 @click.option(
     "--set", "set_name", default="", metavar="NAME", shell_complete=completing.sets, help="All members of a set."
 )

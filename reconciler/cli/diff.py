@@ -7,22 +7,14 @@ import click
 from core.errors import AgentError
 from reconciler.cli import completing
 from reconciler.cli.context import Node, pass_node
+from reconciler.cli.options import files
 from reconciler.cli.terminal import complain, say
 
 ERROR = 2
 
 
 @click.command("diff")
-@click.option(
-    "-f",
-    "--file",
-    "paths",
-    multiple=True,
-    required=True,
-    metavar="PATH",
-    shell_complete=completing.files,
-    help="A file, a folder, or -.",
-)
+@files("A file, a folder, or -.", required=True)
 @click.option(
     "--set", "set_name", default="", metavar="NAME", shell_complete=completing.sets, help="Compare as this set."
 )

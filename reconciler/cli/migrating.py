@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from core.errors import Invalid, NotFound, from_os_error
-from core.fsio import fsync_dir, read_bounded, write_atomic
+from core.fsio import fsync_dir, read_bounded, read_if_there, write_atomic
 from migrations.config import imports, migrate
 from migrations.config.masking import masked
 from migrations.config.work import LATEST, Entry, Outcome, Settings
@@ -51,12 +51,7 @@ class _Disk:
 
 
 def _hosts(path: str) -> bytes | None:
-    try:
-        return read_bounded(Path(path), MOST_BYTES)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise from_os_error(error, f"reading {path}") from error
+    return read_if_there(Path(path), MOST_BYTES)
 
 
 class _Outcome(NamedTuple):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import click
+
+from reconciler.cli import completing
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class Duration(click.ParamType[float]):
@@ -25,3 +30,10 @@ class Duration(click.ParamType[float]):
 
 
 DURATION: Final = Duration()
+
+
+def files(text: str, *, required: bool = False) -> Callable[[Decorated], Decorated]:
+    """`-f`: manifests by file or folder, or `-`; as often as wanted. It arrives as `paths`."""
+    names = ("-f", "--file", "paths")
+    complete = completing.files
+    return click.option(*names, multiple=True, required=required, metavar="PATH", shell_complete=complete, help=text)

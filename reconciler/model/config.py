@@ -18,7 +18,6 @@ from reconciler.model.kinds.base import Listed, Spec
 from reconciler.model.kinds.quantities import Seconds
 from reconciler.model.kinds.texts import AbsolutePath, LabelKey, LabelValue, Name
 
-VERSION: Final = 2
 RESTART: Final = "x-after-restart"
 """The mark of a field that a running agent does not take up, in the JSON Schema too."""
 AFTER_RESTART: Final[JsonDict] = {RESTART: True}

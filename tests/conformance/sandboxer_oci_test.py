@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,8 +15,9 @@ from core.errors import AgentError, Invalid, Unsupported
 from core.runtime.ports import SandboxPhase, SandboxState
 from core.runtime.sandboxes import OciSandboxer
 from tests.conformance.sandboxer_contract import SandboxerContract, wanted
-from tests.conformance.shim_contract import eventually, said
+from tests.conformance.shim_contract import said
 from tests.conformance.shim_ground import OciGround, make_root, skip_unless_possible
+from tests.killing import killed_in_a_call
 
 pytestmark = pytest.mark.root
 
@@ -191,17 +188,9 @@ print("done", flush=True)
 
 def test_an_engine_killed_anywhere_in_making_and_removing_leaves_nothing(yard: OciYard) -> None:
     for step in range(7):
-        argv = [sys.executable, "-c", _MAKER, str(yard.ground.state), yard.ground.group]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as engine:
-            assert engine.stdin is not None
-            assert engine.stdout is not None
-            assert engine.stdout.readline() == b"ready\n"
-            engine.stdin.write(b"\n")
-            engine.stdin.flush()
-            time.sleep(step * 0.003)
-            engine.send_signal(signal.SIGKILL)
-        eventually(lambda: engine.poll() is not None)
+        said, engine = killed_in_a_call(_MAKER, yard.ground.state, yard.ground.group, seconds=step * 0.003)
+        assert said == b"ready\n"
+        assert engine.poll() is not None
         yard.boxer.sweep()
         yard.boxer.shutdown("box")
         yard.end()

@@ -17,7 +17,7 @@ from core.mounts import MountSpec
 from core.process import Launcher
 from core.runtime import node, spec
 from core.runtime.oci import OciShim, Tools
-from core.runtime.ports import NewTask
+from core.runtime.ports import NewTask, Shim
 from tests.runtimes import program
 
 BUSYBOX = "/bin/busybox"
@@ -47,54 +47,22 @@ def make_root(folder: Path) -> Path:
     return folder
 
 
-class OciGround:
-    """One instance: its own state folder and its own control group."""
+class Remains:
+    """What tasks leave behind, and that it is nothing, whoever drove them."""
 
-    def __init__(self, folder: Path, root: Path, runtime: str = "runc") -> None:
-        self.group = f"/reconciler-{secrets.token_hex(4)}"
-        (folder / "state").mkdir()
-        self.open(folder / "state", root, folder / "logs", program(runtime, folder / "runtime"))
-
-    def open(self, state: Path, root: Path, logs: Path, runtime: str = "runc") -> None:
-        """Look at the node and build the driver."""
-        self.state = state
-        self.logs = logs
-        self.root = root
-        self.found = cgroups.hierarchies()
-        self.node = node.read_node()
-        self.boot = proc.boot_id()
-        self.tools = Tools(runtime)
-        self.shim = self.again()
-
-    def again(self) -> OciShim:
-        """The driver of a new engine, with a helpers' group of its own, as each engine has."""
-        tracking = self.found.tracking
-        assert tracking is not None
-        self.helpers = cgroups.make(tracking, f"{self.group}/helpers-{secrets.token_hex(4)}")
-        return OciShim(self.state, self.group, Launcher(self.helpers), SystemClock(), self.boot, self.tools)
-
-    def task(self, *args: str, id: str = "one", **wanted: object) -> NewTask:
-        """A task on a copy of the root that is its own to write; `memory`, `pids`, or fields of Wanted and NewTask."""
-        stdin = bool(wanted.pop("stdin", False))
-        limits = {name: wanted.pop(name) for name in ("memory", "pids", "cpu") if name in wanted}
-        whole = spec.Wanted(
-            args,
-            f"{self.group}/box/{id}",
-            resources=replace(spec.Resources(), **limits),  # type: ignore[arg-type]  # by name, in tests
-            **wanted,  # type: ignore[arg-type]  # by name, in tests
-        )
-        rootfs = [MountSpec("bind", str(self.root), ("bind", "nodev"))]
-        data = {"name": id}
-        built = spec.build(whole, self.node).spec
-        log = self.logs / (id[:50].replace("/", "_") or "x")
-        return NewTask(id, built, rootfs, log, data, "box", whole.terminal, stdin)
+    state: Path
+    group: str
+    found: cgroups.Hierarchies
+    shim: Shim
+    folders: tuple[str, ...] = ("bundles", "exits")
+    """Those of the state folder that must be empty."""
 
     def leftovers(self) -> list[str]:
         """Processes, mounts, groups and files that no task owns any more."""
         kept = {"monitors", "box", self.group.lstrip("/")}
         left = [mount.target for mount in proc.mounts(str(self.state))]
-        for folder in (self.state / "bundles", self.state / "exits", self.state / self.tools.own_folder):
-            left += [str(entry) for entry in folder.iterdir()]
+        for name in self.folders:
+            left += [str(entry) for entry in (self.state / name).iterdir()]
         for hierarchy in self.found.all():
             for below, _, _ in os.walk(hierarchy / self.group.lstrip("/")):
                 path = Path(below)
@@ -125,6 +93,50 @@ class OciGround:
             # A mount left here would have what lies behind it removed with the temporary folder.
             mounts.detach_below(self.state)
             cgroups.remove_everywhere(self.group, self.found, SystemClock())
+
+
+class OciGround(Remains):
+    """One instance: its own state folder and its own control group."""
+
+    def __init__(self, folder: Path, root: Path, runtime: str = "runc") -> None:
+        self.group = f"/reconciler-{secrets.token_hex(4)}"
+        (folder / "state").mkdir()
+        self.open(folder / "state", root, folder / "logs", program(runtime, folder / "runtime"))
+
+    def open(self, state: Path, root: Path, logs: Path, runtime: str = "runc") -> None:
+        """Look at the node and build the driver."""
+        self.state = state
+        self.logs = logs
+        self.root = root
+        self.found = cgroups.hierarchies()
+        self.node = node.read_node()
+        self.boot = proc.boot_id()
+        self.tools = Tools(runtime)
+        self.folders = ("bundles", "exits", self.tools.own_folder)
+        self.shim = self.again()
+
+    def again(self) -> OciShim:
+        """The driver of a new engine, with a helpers' group of its own, as each engine has."""
+        tracking = self.found.tracking
+        assert tracking is not None
+        self.helpers = cgroups.make(tracking, f"{self.group}/helpers-{secrets.token_hex(4)}")
+        return OciShim(self.state, self.group, Launcher(self.helpers), SystemClock(), self.boot, self.tools)
+
+    def task(self, *args: str, id: str = "one", **wanted: object) -> NewTask:
+        """A task on a copy of the root that is its own to write; `memory`, `pids`, or fields of Wanted and NewTask."""
+        stdin = bool(wanted.pop("stdin", False))
+        limits = {name: wanted.pop(name) for name in ("memory", "pids", "cpu") if name in wanted}
+        whole = spec.Wanted(
+            args,
+            f"{self.group}/box/{id}",
+            resources=replace(spec.Resources(), **limits),  # type: ignore[arg-type]  # by name, in tests
+            **wanted,  # type: ignore[arg-type]  # by name, in tests
+        )
+        rootfs = [MountSpec("bind", str(self.root), ("bind", "nodev"))]
+        data = {"name": id}
+        built = spec.build(whole, self.node).spec
+        log = self.logs / (id[:50].replace("/", "_") or "x")
+        return NewTask(id, built, rootfs, log, data, "box", whole.terminal, stdin)
 
 
 def skip_unless_possible() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from core.runtime.oci import OciShim, Tools
 from core.runtime.ports import MonitorLost, TaskPhase
 from tests.conformance.shim_contract import eventually, run, running
 from tests.conformance.shim_ground import OciGround, make_root, skip_unless_possible
+from tests.killing import killed_in_a_call
 from tests.runtimes import RUNTIMES
 
 pytestmark = pytest.mark.root
@@ -60,16 +59,8 @@ def ground(tmp_path: Path, root: Path, request: pytest.FixtureRequest) -> Iterat
 
 def killed_engine(ground: OciGround, what: str, after: float) -> None:
     """Run one call in a process of its own and kill that and its helpers `after` seconds from the call's begin."""
-    argv = [sys.executable, "-c", _ENGINE, *map(str, (ground.state, ground.root, ground.logs)), ground.group, what]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as engine:
-        assert engine.stdin is not None
-        assert engine.stdout is not None
-        helpers = Path(engine.stdout.readline().decode().strip())
-        engine.stdin.write(b"\n")
-        engine.stdin.flush()
-        time.sleep(after)
-        engine.kill()
+    said, _ = killed_in_a_call(_ENGINE, ground.state, ground.root, ground.logs, ground.group, what, seconds=after)
+    helpers = Path(said.decode().strip())
     # A new engine's first act. The killed one's group is gone for ever: a helper that comes late gives up.
     assert helpers.is_absolute()
     cgroups.end(helpers, SystemClock())

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +22,7 @@ from core.runtime.shimv2 import bootstrap
 from core.runtime.shimv2.driver import ShimProgram, ShimV2
 from tests.conformance.shim_contract import ShimContract, eventually, running
 from tests.conformance.shim_ground import OciGround, make_root, skip_unless_possible
+from tests.killing import killed_in_a_call
 
 pytestmark = pytest.mark.root
 SHIM = "containerd-shim-runc-v2"
@@ -196,16 +194,8 @@ sys.stdin.readline()
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4])
 def test_an_engine_that_is_killed_anywhere_leaves_what_delete_removes(ground: ShimGround, delay: float) -> None:
     ground.shim.prepare(ground.task("sleep", "1000"))
-    argv = [sys.executable, "-c", _ENGINE, str(ground.state), ground.group, str(ground.helpers), SHIM]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as engine:
-        assert engine.stdin is not None
-        assert engine.stdout is not None
-        assert engine.stdout.readline() == b"ready\n"
-        engine.stdin.write(b"\n")
-        engine.stdin.flush()
-        time.sleep(delay)
-        engine.send_signal(signal.SIGKILL)
+    said, _ = killed_in_a_call(_ENGINE, ground.state, ground.group, ground.helpers, SHIM, seconds=delay)
+    assert said == b"ready\n"
     cgroups.end(ground.helpers, SystemClock())  # as the next engine does before anything else
     again = ground.again()
     again.sweep()

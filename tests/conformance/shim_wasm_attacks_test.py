@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from core.runtime.spec import Mount, User
 from core.runtime.wasm_groups import ENGINE_MEMORY
 from tests.conformance.shim_contract import eventually, run, running, said
 from tests.conformance.shim_wasm_ground import IMPORTS, SCRIPTS, WasmGround, program, say
+from tests.killing import killed_in_a_call
 
 NOT_CAPABLE: Final = ("63", "76")
 """ERRNO_PERM and ERRNO_NOTCAPABLE: what leads out of a folder is answered with one of them."""
@@ -248,16 +247,8 @@ def test_an_engine_killed_anywhere_in_making_and_removing_leaves_nothing(ground:
     run(ground, "true")
     ground.shim.delete("one")
     for step in range(6):
-        argv = [sys.executable, "-c", _MAKER, str(ground.state.parent), ground.group]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as engine:
-            assert engine.stdin is not None
-            assert engine.stdout is not None
-            assert engine.stdout.readline() == b"ready\n"
-            engine.stdin.write(b"\n")
-            engine.stdin.flush()
-            time.sleep(step * 0.08)
-            engine.send_signal(signal.SIGKILL)
+        said, _ = killed_in_a_call(_MAKER, ground.state.parent, ground.group, seconds=step * 0.08)
+        assert said == b"ready\n"
         for hierarchy in ground.found.all():  # as the next engine does before anything else
             for group in (hierarchy / ground.group.lstrip("/")).glob("helpers-*"):
                 cgroups.end(group, SystemClock())

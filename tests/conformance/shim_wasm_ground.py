@@ -11,13 +11,14 @@ from typing import Final
 
 from wasmtime import wat2wasm
 
-from core import cgroups, mounts, proc
+from core import cgroups, proc
 from core.clock import SystemClock
 from core.mounts import MountSpec
 from core.process import Launcher
 from core.runtime import node, spec
 from core.runtime.ports import NewTask
 from core.runtime.wasm import WasmShim
+from tests.conformance.shim_ground import Remains
 
 PREVIEW: Final = "wasi_snapshot_preview1"
 IMPORTS: Final = f"""
@@ -77,7 +78,7 @@ SCRIPTS: Final[Mapping[tuple[str, ...], bytes]] = {
 """The suite's commands, as modules."""
 
 
-class WasmGround:
+class WasmGround(Remains):
     """One instance: its own state folder, and its own control group where we are root."""
 
     def __init__(self, folder: Path) -> None:
@@ -123,39 +124,3 @@ class WasmGround:
         built = spec.build(whole, self.node).spec
         assert isinstance(log_limit, int)
         return NewTask(id, built, rootfs, log, {"name": id}, "box", **flags, log_limit=log_limit)
-
-    def leftovers(self) -> list[str]:
-        """Processes, mounts, groups and files that no task owns any more."""
-        left = [mount.target for mount in proc.mounts(str(self.state))]
-        for folder in (self.state / "bundles", self.state / "exits"):
-            left += [str(entry) for entry in folder.iterdir()]
-        kept = {"monitors", "box", self.group.lstrip("/")}
-        for hierarchy in self.found.all():
-            for below, _, _ in os.walk(hierarchy / self.group.lstrip("/")):
-                path = Path(below)
-                if path.name not in kept and not path.name.startswith("helpers-"):
-                    left.append(below)
-                left += [f"{below}: process {pid}" for pid in cgroups.members(path)]
-        return left + [f"process {pid} of {self.state}" for pid in self.processes()]
-
-    def processes(self) -> list[int]:
-        """Those with our state folder on their command line."""
-        found = []
-        for pid in proc.pids():
-            try:
-                line = Path(f"/proc/{pid}/cmdline").read_bytes()
-            except OSError:
-                continue
-            if os.fsencode(self.state) in line and pid != os.getpid():
-                found.append(pid)
-        return found
-
-    def end(self) -> None:
-        """Delete every task, look for what is left, remove the groups."""
-        try:
-            for id in list(self.shim.tasks()):
-                self.shim.delete(id)
-            assert self.leftovers() == []
-        finally:
-            mounts.detach_below(self.state)
-            cgroups.remove_everywhere(self.group, self.found, SystemClock())
