@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import Node
 from tests.crash.ground import ground
 from tests.crash.losses import READY_SECONDS, Losses
+from tests.e2e.workloads import eventually
 from tests.figures import Figure
 from tests.registry import Registry
 
@@ -57,6 +58,6 @@ def test_a_blob_that_rots_is_found_and_fetched_again_while_the_agent_runs(
             file.seek(1000)
             file.write(bytes([letter ^ 1]))
         took = made.converged(60)
-        assert "ContentLost" in {event.reason for event in made.store.events()}
+        eventually(lambda: "ContentLost" in {event.reason for event in made.store.events()}, "what was lost is told")
         figure("until a rotten blob was right again", took, "s")
         losses.end()

@@ -42,14 +42,25 @@ class Server:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._stopping = threading.Event()
-        path.unlink(missing_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        with fsio.socket_address(path) as address:
-            self._socket.bind(address)
-        os.chmod(path, 0o600)
-        self._socket.listen(MOST_AT_ONCE)
+        try:
+            self._inode = self._put(path)
+        except OSError:
+            self._socket.close()
+            raise
         self._thread = threading.Thread(target=self._accept, name="ttrpc-accept", daemon=True)
         self._thread.start()
+
+    def _put(self, path: Path) -> int:
+        """Listen aside, then take the place by rename: another process may be taking it at this moment. Our inode."""
+        aside = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+        with fsio.socket_address(aside) as address:
+            self._socket.bind(address)
+        os.chmod(aside, 0o600)
+        self._socket.listen(MOST_AT_ONCE)
+        inode = aside.stat().st_ino
+        aside.rename(path)
+        return inode
 
     def close(self) -> None:
         """Stop listening, hang up on everybody, remove the socket."""
@@ -61,7 +72,9 @@ class Server:
             for connection in self._open:
                 with contextlib.suppress(OSError):  # its peer was first
                     connection.shutdown(socket.SHUT_RDWR)
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # the folder was removed
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
 
     def _accept(self) -> None:
         while not self._stopping.is_set():
