@@ -63,6 +63,7 @@ PINS: Final[Mapping[str, Sequence[str]]] = {
     "isal": ("core.*",),
     "zstandard": ("core.*",),
     "wasmtime": ("core.runtime.wasm_engine",),
+    "grpc": ("core.runtime.grpc_client",),
     "sqlite3": ("reconciler.store.sqlite*", "core.snapshots.ledger"),
     "subprocess": ("core.process",),
     "ctypes": ("core.syscalls",),

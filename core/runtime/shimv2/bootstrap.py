@@ -30,6 +30,7 @@ START_SECONDS: Final = 20.0
 _DELETE_SECONDS: Final = 20.0
 _MOST_SAID: Final = 64 << 10
 _VERSIONS: Final = (2, 3)
+PROTOCOLS: Final = ("ttrpc", "grpc")
 _UNIX: Final = "unix://"
 _RECORD: Final = "bootstrap.json"
 EVENTS: Final = "events"
@@ -38,10 +39,11 @@ EVENTS: Final = "events"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a shim listens: `path` of its socket, `version` of the task service that it has (2 or 3)."""
+    """Where a shim listens: `path` of its socket, `version` of its task service (2, 3), `protocol` (ttrpc, grpc)."""
 
     path: Path
     version: int = 2
+    protocol: str = "ttrpc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,14 @@ def start(launcher: Launcher, caller: Caller, id: str, bundle: Path, seconds: fl
     if done.code != 0:
         raise complaint((done.stderr or done.stdout).decode("utf-8", "replace") or f"the shim ended with {done.code}")
     address = checked(parse(done.stdout))
-    record = {"version": address.version, "address": f"{_UNIX}{address.path}", "protocol": "ttrpc"}
-    fsio.write_atomic(bundle / _RECORD, json.dumps(record).encode(), durable=False)
+    keep(address, bundle)
     return address
+
+
+def keep(address: Address, bundle: Path) -> None:
+    """Write down in a bundle where its shim listens, as containerd does."""
+    record = {"version": address.version, "address": f"{_UNIX}{address.path}", "protocol": address.protocol}
+    fsio.write_atomic(bundle / _RECORD, json.dumps(record).encode(), durable=False)
 
 
 def delete(launcher: Launcher, caller: Caller, id: str, bundle: Path) -> None:
@@ -140,16 +147,17 @@ def _address(said: Mapping[str, Any]) -> Address:
         raise _nonsense(str(dict(said)).encode())
     if version not in _VERSIONS:
         raise Unsupported(f"the shim speaks version {version} of the shim API; this agent knows 2 and 3")
-    if protocol != "ttrpc":
+    if protocol not in PROTOCOLS:
         raise Unsupported(
-            f"the shim wants to be spoken to by {str(protocol)[:40]!r}", advice="This agent speaks ttrpc to shims."
+            f"the shim wants to be spoken to by {str(protocol)[:40]!r}",
+            advice="This agent speaks ttrpc and grpc to shims.",
         )
     path = address.removeprefix(_UNIX)
     if not address.startswith(f"{_UNIX}/") or "\0" in path:
         raise Unsupported(
             f"the shim listens at {address[:200]!r}", advice="This agent reaches shims by the path of a Unix socket."
         )
-    return Address(Path(path), version)
+    return Address(Path(path), version, str(protocol))
 
 
 def _nonsense(said: bytes) -> Failed:

@@ -11,6 +11,7 @@ STAMP: Final[Table] = {"seconds": integer(1), "nanos": integer(2)}
 EMPTY: Final[Table] = {}
 _ONE: Final[Table] = {"id": string(1), "exec_id": string(2)}
 _PID: Final[Table] = {"pid": uint(1)}
+_ENDED: Final[Table] = {"exit_status": uint(1), "exited_at": message(2, STAMP)}
 
 # containerd.runtime.bootstrap.v1
 BOOTSTRAP_RESULT: Final[Table] = {
@@ -19,6 +20,9 @@ BOOTSTRAP_RESULT: Final[Table] = {
     "protocol": string(3),
     "metadata": strings(5),
 }
+
+# containerd.types
+MOUNT: Final[Table] = {"type": string(1), "source": string(2), "target": string(3), "options": string(4, repeated=True)}
 
 # containerd.task.v2 and v3: the same methods, messages and numbers.
 TASK: Final = ("containerd.task.v2.Task", "containerd.task.v3.Task")
@@ -31,6 +35,7 @@ METHODS: Final[dict[str, tuple[Table, Table]]] = {
         {
             "id": string(1),
             "bundle": string(2),
+            "rootfs": message(3, MOUNT, repeated=True),
             "terminal": boolean(4),
             "stdin": string(5),
             "stdout": string(6),
@@ -59,7 +64,8 @@ METHODS: Final[dict[str, tuple[Table, Table]]] = {
     "ResizePty": ({**_ONE, "width": uint(3), "height": uint(4)}, EMPTY),
     "CloseIO": ({**_ONE, "stdin": boolean(3)}, EMPTY),
     "Update": ({"id": string(1), "resources": message(2, ANY)}, EMPTY),
-    "Wait": (_ONE, {"exit_status": uint(1), "exited_at": message(2, STAMP)}),
+    "Wait": (_ONE, _ENDED),
+    "Stats": ({"id": string(1)}, {"stats": message(1, ANY)}),
     "Connect": ({"id": string(1)}, {"shim_pid": uint(1), "task_pid": uint(2), "version": string(3)}),
     "Shutdown": ({"id": string(1), "now": boolean(2)}, EMPTY),
 }
@@ -67,11 +73,53 @@ METHODS: Final[dict[str, tuple[Table, Table]]] = {
 # containerd.v1.types.Status
 CREATED, RUNNING, STOPPED, PAUSED, PAUSING = 1, 2, 3, 4, 5
 
+# containerd.runtime.sandbox.v1
+SANDBOX: Final = "containerd.runtime.sandbox.v1.Sandbox"
+_BOX: Final[Table] = {"sandbox_id": string(1)}
+SANDBOX_METHODS: Final[dict[str, tuple[Table, Table]]] = {
+    "CreateSandbox": (
+        {
+            "sandbox_id": string(1),
+            "bundle_path": string(2),
+            "rootfs": message(3, MOUNT, repeated=True),
+            "options": message(4, ANY),
+            "netns_path": string(5),
+            "annotations": strings(6),
+        },
+        EMPTY,
+    ),
+    "StartSandbox": (_BOX, {"pid": uint(1), "created_at": message(2, STAMP)}),
+    "Platform": (_BOX, {"platform": message(1, {"os": string(1), "architecture": string(2), "variant": string(3)})}),
+    "StopSandbox": ({**_BOX, "timeout_secs": uint(2)}, EMPTY),
+    "WaitSandbox": (_BOX, _ENDED),
+    "SandboxStatus": (
+        {**_BOX, "verbose": boolean(2)},
+        {"sandbox_id": string(1), "pid": uint(2), "state": string(3), "info": strings(4)},
+    ),
+    "PingSandbox": (_BOX, EMPTY),
+    "ShutdownSandbox": (_BOX, EMPTY),
+    "SandboxMetrics": (_BOX, {"metrics": message(1, {"id": string(2), "data": message(3, ANY)})}),
+}
+
 # What an Any holds.
 RUNC_OPTIONS: Final[Table] = {"binary_name": string(6), "root": string(7), "systemd_cgroup": boolean(9)}
 RUNC_OPTIONS_URL: Final = "containerd.runc.v1.Options"
 OTHER_OPTIONS: Final[Table] = {"type_url": string(1), "config_path": string(2), "config_body": blob(3)}
 OTHER_OPTIONS_URL: Final = "runtimeoptions.v1.Options"
+METRICS_V1_URL: Final = "io.containerd.cgroups.v1.Metrics"
+METRICS_V1: Final[Table] = {
+    "pids": message(2, {"current": uint(1)}),
+    "cpu": message(3, {"usage": message(1, {"total": uint(1)})}),
+    "memory": message(4, {"total_inactive_file": uint(30), "usage": message(33, {"usage": uint(2)})}),
+    "memory_oom_control": message(9, {"oom_kill": uint(3)}),
+}
+METRICS_V2_URL: Final = "io.containerd.cgroups.v2.Metrics"
+METRICS_V2: Final[Table] = {
+    "pids": message(1, {"current": uint(1)}),
+    "cpu": message(2, {"usage_usec": uint(1)}),
+    "memory": message(4, {"inactive_file": uint(13), "usage": uint(32)}),
+    "memory_events": message(8, {"oom_kill": uint(5)}),
+}
 OCI_URL: Final = "types.containerd.io/opencontainers/runtime-spec/1/"
 
 # containerd.services.events.ttrpc.v1

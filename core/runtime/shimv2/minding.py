@@ -7,6 +7,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +23,17 @@ _MOST_DIGITS: Final = 20
 
 def command(bundle: Path, exits: Path, record: Record) -> list[str]:
     """The command line of a minder: an isolated interpreter that knows our packages and runs no site start-up."""
-    start = f"import sys; sys.path[:0] = [{str(Path(__file__).parents[3])!r}]; "
+    start = f"import sys; sys.path[:0] = {_paths()!r}; "
     start += "from core.runtime.shimv2.minder import main; main(*sys.argv[1:])"
     words = (str(bundle), str(exits), record.cgroup, str(record.log), str(record.log_limit))
     return [sys.executable, "-I", "-S", "-c", start, *words]
+
+
+def _paths() -> list[str]:
+    """Where it finds us, and what it needs for a shim that wants gRPC."""
+    found = find_spec("grpc")
+    library = [] if found is None or found.origin is None else [str(Path(found.origin).parents[1])]
+    return list(dict.fromkeys((str(Path(__file__).parents[3]), *library)))
 
 
 @contextlib.contextmanager

@@ -7,25 +7,45 @@ the other one. Every call has a limit of time, but for `wait` in the minder.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Final
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final, Protocol
 
 from core.errors import Unsupported
 from core.runtime import wire
 from core.runtime.shimv2.bootstrap import Address
 from core.runtime.shimv2.messages import METHODS, OCI_URL, TASK
-from core.runtime.ttrpc.client import Call, Client
+from core.runtime.ttrpc.client import Client
 
 CALL_SECONDS: Final = 10.0
 CREATE_SECONDS: Final = 60.0
 _FOR_EVER: Final = 0.0
 
 
+class Pending(Protocol):
+    """A call under way, over either transport: see `core.runtime.ttrpc.client.Call`."""
+
+    @property
+    def done(self) -> threading.Event: ...
+
+    def result(self, timeout: float) -> bytes: ...
+
+    def cancel(self) -> None: ...
+
+
+class Transport(Protocol):
+    """Unary calls of bytes over one connection: `core.runtime.ttrpc.client.Client` or its like over gRPC."""
+
+    def call(self, service: str, method: str, payload: bytes, timeout: float, /) -> bytes: ...
+
+    def begin(self, service: str, method: str, payload: bytes, timeout: float, /) -> Pending: ...
+
+
 class TaskService:
     """Calls by name over one connection. `version` is the one the shim said; a fallback is remembered."""
 
-    def __init__(self, client: Client, version: int) -> None:
+    def __init__(self, client: Transport, version: int) -> None:
         self.client = client
         self._services = [TASK[version - 2], TASK[3 - version]]
 
@@ -44,7 +64,7 @@ class TaskService:
             return wire.decode(response, said)
         raise Unsupported(f"the shim has no {method}")
 
-    def begin(self, method: str, **values: object) -> Call:
+    def begin(self, method: str, **values: object) -> Pending:
         """A call without a limit of time (`Wait`), to a service that is known by then: some other call came before."""
         return self.client.begin(self._services[0], method, wire.encode(METHODS[method][0], values), _FOR_EVER)
 
@@ -64,5 +84,15 @@ def packed(kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
 @contextmanager
 def talking(address: Address, seconds: float = 5.0) -> Iterator[TaskService]:
     """A connection for the block; raises `Unavailable`, `NotFound`, `TimedOut` when nobody answers."""
-    with Client.connect(address.path, seconds) as client:
+    with connected(address, seconds) as client:
         yield TaskService(client, address.version)
+
+
+def connected(address: Address, seconds: float = 5.0) -> AbstractContextManager[Transport]:
+    """A connection by the protocol that the shim asked for; raises as `talking`."""
+    if address.protocol == "grpc":
+        # Only where a shim wants it: the library takes as much memory as all the rest of a minder, twice.
+        from core.runtime.grpc_client import GrpcClient
+
+        return GrpcClient.connect(address.path, seconds)
+    return Client.connect(address.path, seconds)

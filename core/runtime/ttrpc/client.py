@@ -91,7 +91,7 @@ class Client:
             return cls(connection)
         except OSError as error:
             connection.close()
-            raise _refused(error, path) from error
+            raise refused(error, path) from error
         except BaseException:
             connection.close()
             raise
@@ -184,7 +184,8 @@ class Client:
             self._socket.shutdown(socket.SHUT_RDWR)
 
 
-def _refused(error: OSError, path: Path) -> AgentError:
+def refused(error: OSError, path: Path) -> AgentError:
+    """What it means that a connection to the socket at `path` was not made."""
     if isinstance(error, FileNotFoundError):
         return NotFound(f"there is no socket {path}")
     if isinstance(error, ConnectionRefusedError):

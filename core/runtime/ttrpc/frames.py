@@ -137,7 +137,11 @@ def read_answer(data: bytes, asked: str) -> bytes:
     found = decode(RESPONSE, data)
     status = found["status"]
     if status is not None and status["code"] != 0:
-        words = status["message"][:_MOST_WORDS] or f"{asked} was refused with code {status['code']}"
-        raise dict(_CODES).get(status["code"], Failed)(words)
+        raise refused(status["code"], status["message"], asked)
     payload: bytes = found["payload"]
     return payload
+
+
+def refused(code: int, words: str, asked: str) -> AgentError:
+    """What a `google.rpc.Code` other than OK means, with the words that came with it: gRPC has the same codes."""
+    return dict(_CODES).get(code, Failed)(words[:_MOST_WORDS] or f"{asked} was refused with code {code}")

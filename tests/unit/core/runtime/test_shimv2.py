@@ -44,6 +44,11 @@ def test_an_address_is_read_in_each_of_three_dialects(said: bytes, version: int)
     assert bootstrap.parse(said) == Address(Path(SOCKET), version)
 
 
+def test_a_shim_that_wants_grpc_gets_it() -> None:
+    said = json.dumps({"version": 3, "address": f"unix://{SOCKET}", "protocol": "grpc"}).encode()
+    assert bootstrap.parse(said) == Address(Path(SOCKET), 3, "grpc")
+
+
 @pytest.mark.parametrize(
     ("said", "error"),
     [
@@ -56,7 +61,8 @@ def test_an_address_is_read_in_each_of_three_dialects(said: bytes, version: int)
         (b"\x08\x02", Failed),
         (b"Usage of containerd-shim:\n  -address string", Failed),
         (b'{"version": 4, "address": "unix:///x", "protocol": "ttrpc"}', Unsupported),
-        (b'{"version": 3, "address": "unix:///x", "protocol": "grpc"}', Unsupported),
+        (b'{"version": 3, "address": "unix:///x", "protocol": "smoke"}', Unsupported),
+        (b'{"version": 3, "address": "vsock://3:1024", "protocol": "grpc"}', Unsupported),
         (b"vsock://3:1024", Unsupported),
         (b"unix://relative", Unsupported),
         (b"unix://\0abstract", Unsupported),
