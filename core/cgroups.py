@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from core import proc
 from core.clock import Clock
 from core.errors import TimedOut
+from core.values import dataclass
 
 _V1_CONTROLLERS: Final = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb")
 _V1_TRACKING: Final = ("freezer", "pids", "devices", "cpu")

@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from core import proc, syscalls
+from core.values import dataclass
 
 _FLAGS: Final = {
     "ro": syscalls.MS_RDONLY,

@@ -13,12 +13,13 @@ import json
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 import urllib3
 
 from core.clock import Clock
+from core.values import dataclass
 
 Shape = Mapping[str, Any]
 

@@ -11,9 +11,10 @@ import os
 import select
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
+
+from core.values import dataclass
 
 PROC: Final = Path("/proc")
 _OCTAL: Final = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))

@@ -16,11 +16,12 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import IO, Final
 
 from core.errors import Failed, MissingTool, TimedOut
+from core.values import dataclass
 
 _ENTER: Final = 'echo 0 >"$0" || exit 125; exec "$@"'
 CLEAN_ENV: Final[Mapping[str, str]] = {

@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from core.otlp import JSON, PROTOBUF, Target
+from core.values import dataclass
 
 _log: Final = logging.getLogger(__name__)
 _GENERAL: Final = "OTEL_EXPORTER_OTLP_"

@@ -6,7 +6,7 @@ import os
 import random
 import resource
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +26,7 @@ from core.snapshots.native import NativeSnapshotter
 from core.snapshots.overlay import OverlaySnapshotter
 from core.transfer import platform
 from core.transfer.ports import Unpacker
+from core.values import dataclass
 from reconciler.controllers.container import ContainerController
 from reconciler.controllers.node import NodeController
 from reconciler.controllers.others import (

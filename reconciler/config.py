@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from core.errors import Invalid, NotFound, from_os_error
+from core.values import dataclass
 from reconciler.model.config import Config
 from reconciler.model.kinds.checking import check_model
 from reconciler.model.problems import Problem, excerpt, quoted, shown

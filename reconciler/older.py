@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from core.fsio import make_private, publish, read_if_there, staging, write_atomic
+from core.values import dataclass
 from migrations.config import migrate
 from migrations.config.tree import BadDocument, Origin, Table, leaves, spell
 from migrations.config.work import Entry, Outcome, Settings

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from core.values import dataclass
 from reconciler.model.identity import instance_of
 
 IN_ROOT: Final = (

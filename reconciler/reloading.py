@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from core.clock import Clock
 from core.errors import AgentError, from_os_error
+from core.values import dataclass
 from reconciler.config import Loaded, Signature
 from reconciler.decide.configuring import compare, told
 from reconciler.engine.standing import Standing

@@ -6,10 +6,11 @@ Rules of this file: what runs is not touched; what is begun from now on follows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from core.runtime.drivers import all_runtimes
+from core.values import dataclass
 from reconciler.controllers.source import SourceController
 from reconciler.engine.engine import Engine
 from reconciler.engine.observe import Node

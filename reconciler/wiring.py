@@ -10,13 +10,13 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from core import fsio, telemetry
 from core.clock import Clock, SystemClock
 from core.errors import NotFound
+from core.values import dataclass
 from reconciler.decide.summary import settled, stalled
 from reconciler.model.identity import Key, Kind
 from reconciler.places import Paths, resolve_paths

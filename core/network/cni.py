@@ -16,7 +16,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from core import fsio
 from core.errors import AgentError, Busy, Failed, Invalid, MissingTool, NotFound, from_os_error
 from core.network.conflist import NetworkList, parse
 from core.process import Launcher, Result
+from core.values import dataclass
 
 INTERFACE: Final = "eth0"
 PACKAGE: Final = "containernetworking-plugins"

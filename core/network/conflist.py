@@ -10,10 +10,10 @@ import ipaddress
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from core.errors import Invalid, Unsupported
+from core.values import dataclass
 
 VERSIONS: Final = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 """Of the specification; older ones give no result that can be passed on."""

@@ -16,7 +16,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from core.errors import Invalid
 from core.mounts import MountSpec
 from core.proc import ProcessId
 from core.runtime.ports import NewTask
+from core.values import dataclass
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,199}")
 _GROUP: Final = re.compile(r"(/[a-zA-Z0-9][a-zA-Z0-9._:-]*)+")

@@ -13,7 +13,6 @@ import os
 import re
 import select
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +20,7 @@ from core import fsio
 from core.errors import AgentError, Conflict, Denied, Failed, Invalid, NoSpace, NotFound, TimedOut, Unsupported
 from core.process import Launcher
 from core.runtime.bundle import Record
+from core.values import dataclass
 
 RESIZE: Final = 1
 REOPEN_LOG: Final = 2

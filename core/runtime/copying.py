@@ -18,11 +18,11 @@ import shutil
 import stat
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import IO, Final
 
 from core.errors import Conflict, Invalid, NotFound, OverLimit
 from core.runtime.rootfs import open_inside
+from core.values import dataclass
 
 MOST_ENTRIES: Final = 1_000_000
 MOST_BYTES: Final = 16 << 30

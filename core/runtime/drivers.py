@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +14,7 @@ from core.runtime.shimv2.driver import ShimProgram, ShimV2
 from core.runtime.table import Driver, Runtime, RuntimeSpec, RuntimeTable
 from core.runtime.wasm import WasmShim
 from core.runtime.wasm_sandboxes import WasmSandboxer
+from core.values import dataclass
 
 BUILT_IN: Final = (
     RuntimeSpec("runc"),

@@ -11,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from core.clock import Clock
+from core.values import dataclass
 
 _BLOCK: Final = 1 << 16
 _LINE_LIMIT: Final = 1 << 20

@@ -7,12 +7,12 @@ import platform
 import resource
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 from core import cgroups
 from core.errors import Invalid, NotFound, from_os_error
+from core.values import dataclass
 
 _CAPABILITIES: Final = (
     *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),

@@ -9,7 +9,6 @@ known yet. Of another boot only files are left: an exit written then still count
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from core import proc
@@ -18,6 +17,7 @@ from core.proc import ProcessId
 from core.runtime import limits
 from core.runtime.bundle import Bundle, Bundles, Made
 from core.runtime.ports import Exit, TaskPhase, TaskState
+from core.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ import os
 import secrets
 import signal as signals
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +34,7 @@ from core.runtime.ports import (
     TaskEvent,
     TaskState,
 )
+from core.values import dataclass
 
 CREATE_SECONDS: Final = 60.0
 _MONITOR_SECONDS: Final = 2.0
@@ -66,6 +66,9 @@ class Tools:
         return ":[2:INIT]" if name == "runc" else name[:15]
 
 
+RUNC: Final = Tools()
+
+
 class OciShim(MonitoredTasks):
     """Tasks as processes in namespaces.
 
@@ -74,7 +77,7 @@ class OciShim(MonitoredTasks):
     """
 
     def __init__(
-        self, state: Path, group: str, launcher: Launcher, clock: Clock, boot: str, tools: Tools = Tools()
+        self, state: Path, group: str, launcher: Launcher, clock: Clock, boot: str, tools: Tools = RUNC
     ) -> None:
         self._launcher = launcher
         self._clock = clock

@@ -15,7 +15,7 @@ A lifecycle is a table (`TASK_MOVES`); a driver *observes* its phase from files 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum, auto
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 from core.errors import Conflict, Failed
 from core.mounts import MountSpec
 from core.proc import ProcessId
+from core.values import dataclass
 
 
 class TaskPhase(StrEnum):

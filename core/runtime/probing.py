@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from core.errors import AgentError, MissingTool
 from core.process import Launcher, find
 from core.runtime import wasm_cache
 from core.runtime.table import RuntimeSpec
+from core.values import dataclass
 
 PROBES: Final = "runtimes.json"
 """The file below the state folder in which answers are kept."""

@@ -20,7 +20,7 @@ import signal
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +32,7 @@ from core.runtime import limits
 from core.runtime.bundle import checked_name
 from core.runtime.ports import NewSandbox, SandboxPhase, SandboxState, Stats
 from core.runtime.sandbox_folders import STOPPED, SandboxFolders
+from core.values import dataclass
 
 _NAMESPACES: Final = {
     "network": ("net", syscalls.CLONE_NEWNET),

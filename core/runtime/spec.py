@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from core.errors import Invalid
 from core.runtime import seccomp
 from core.runtime.joining import oci_user
 from core.runtime.node import Device, Node
+from core.values import dataclass
 
 OCI_VERSION: Final = "1.0.2"
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

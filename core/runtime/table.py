@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from core.errors import NotFound, Unsupported
 from core.runtime.ports import Exit, NewSandbox, NewTask, Sandboxer, SandboxState, Shim
+from core.values import dataclass
 
 MARK: Final = "runtime"
 """The entry of `object.json` that says by what it was made; left out by versions that knew runc only."""

@@ -13,7 +13,6 @@ import posixpath
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +21,7 @@ from core.mounts import MountSpec
 from core.runtime import rootfs
 from core.runtime.bundle import Bundles
 from core.runtime.wasm_cache import MOST_MODULE
+from core.values import dataclass
 
 _MOST_FILE: Final = 64 << 20
 _KERNEL: Final = ("/proc", "/sys", "/dev")

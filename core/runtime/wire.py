@@ -12,11 +12,11 @@ A message is a mapping from field names. `decode` returns every field of its tab
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum, auto
 from typing import Any, Final
 
 from core.errors import Corrupt
+from core.values import dataclass
 
 MOST_FIELDS: Final = 65_536
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -20,13 +20,13 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from core import tar
 from core.errors import AgentError, Invalid, NoSpace, OverLimit, Unsupported, from_os_error
 from core.fsio import clear_folder
 from core.snapshots.rooted import OPEN_FOLDER, Beneath, Folder, NeedsParent, Root
+from core.values import dataclass
 
 OPAQUE: Final = "trusted.overlay.opaque"
 _WHITEOUT: Final = b".wh."

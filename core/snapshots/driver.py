@@ -15,7 +15,6 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,6 +26,7 @@ from core.mounts import MountSpec
 from core.snapshots.ledger import Line
 from core.snapshots.mending import folders, mounted, open_ledger, write_note
 from core.snapshots.ports import SnapshotExists, SnapshotInfo, SnapshotKind, SnapshotMissing, Usage
+from core.values import dataclass
 
 FILES: Final = "fs"
 WORK: Final = "work"

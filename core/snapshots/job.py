@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
 from core import errors
 from core.layers import Compression
 from core.snapshots.rooted import Beneath
+from core.values import dataclass
 
 _ERRORS: Final = {
     kind.__name__: kind

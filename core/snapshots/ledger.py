@@ -14,13 +14,13 @@ import threading
 from binascii import crc32
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from core.errors import AgentError, Busy, Corrupt, Failed, NoSpace
 from core.fsio import refusal
 from core.snapshots.ports import SnapshotExists, SnapshotInfo, SnapshotInUse, SnapshotKind, SnapshotMissing
+from core.values import dataclass
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS snapshots (

@@ -15,13 +15,13 @@ writable root filesystem on top of it; `remove("web-1a2b3c4d-1")` drops that one
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from core.errors import Busy, Conflict, NotFound
 from core.mounts import MountSpec
+from core.values import dataclass
 
 
 class SnapshotKind(StrEnum):

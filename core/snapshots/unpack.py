@@ -13,7 +13,6 @@ import os
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
@@ -30,6 +29,7 @@ from core.snapshots.modules import ModuleUnpack
 from core.snapshots.pool import Worker
 from core.snapshots.ports import SnapshotInfo, SnapshotKind
 from core.snapshots.rooted import Beneath
+from core.values import dataclass
 
 _MAX_LAYERS: Final = 512
 

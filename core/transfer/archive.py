@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -27,6 +27,7 @@ from core.transfer.members import Members, open_members, packing, whole
 from core.transfer.platform import Platform
 from core.transfer.ports import Descriptor
 from core.transfer.reference import Reference
+from core.values import dataclass
 
 INDEX: Final = "index.json"
 LAYOUT: Final = "oci-layout"

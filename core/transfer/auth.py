@@ -13,11 +13,12 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, TypeAlias
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from core.errors import Denied, Invalid
+from core.values import dataclass
 
 MAX_REDIRECTS: Final = 5
 MAX_TOKEN: Final = 64 << 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from core.transfer import auth
 from core.transfer.manners import Manners
 from core.transfer.proxies import Proxies
 from core.transfer.reference import Reference
+from core.values import dataclass
 
 CONNECT_SECONDS: Final = 10.0
 

@@ -12,7 +12,6 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -26,6 +25,7 @@ from core.transfer.archive import DOCKER, FULL_NAME, INDEX, LAYOUT, REF_NAME, as
 from core.transfer.manifests import MAX_DOCUMENT, Manifest
 from core.transfer.ports import Descriptor
 from core.transfer.reference import Reference
+from core.values import dataclass
 
 Format = Literal["oci", "docker"]
 _LAYOUT: Final = b'{"imageLayoutVersion":"1.0.0"}'

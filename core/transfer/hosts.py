@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from posixpath import normpath
 from typing import Any, Final
@@ -22,6 +22,7 @@ from core.fsio import read_bounded
 from core.transfer import auth
 from core.transfer.endpoints import CONNECT_SECONDS, Can, Endpoint, Trust, upstream
 from core.transfer.reference import Reference
+from core.values import dataclass
 
 _MOST_BYTES: Final = 1 << 20
 _ANY: Final = "_default"

@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from core.errors import Failed, Invalid, MissingTool, NotFound, from_os_error
 from core.fsio import read_bounded
 from core.process import CLEAN_ENV, Launcher
 from core.transfer.auth import Credentials
+from core.values import dataclass
 
 _MOST_BYTES: Final = 1 << 20
 _HELPER_SECONDS: Final = 30.0

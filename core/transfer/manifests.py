@@ -12,7 +12,6 @@ import json
 import posixpath
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from core.digest import Digest
@@ -20,6 +19,7 @@ from core.errors import AgentError, Invalid, OverLimit, Unsupported
 from core.layers import Compression
 from core.transfer.platform import Platform, normalised
 from core.transfer.ports import Descriptor, ImageConfig
+from core.values import dataclass
 
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"

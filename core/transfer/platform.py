@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform as host
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
 from core.errors import Invalid, NotFound
+from core.values import dataclass
 
 _WORD: Final = re.compile(r"[a-z0-9_.-]{1,40}", re.IGNORECASE)
 _MACHINES: Final = {

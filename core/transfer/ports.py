@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from core.digest import Digest
 from core.errors import Unavailable
 from core.layers import Budgets, Compression
+from core.values import dataclass
 
 __all__ = [
     "Budgets",

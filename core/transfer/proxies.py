@@ -8,12 +8,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from core.errors import Invalid
 from core.transfer.auth import is_loopback
+from core.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from typing import Final
 
 from core import fsio, telemetry
@@ -26,6 +25,7 @@ from core.transfer.incoming import Cancelled, Incoming
 from core.transfer.manifests import MAX_DEPTH, MAX_DOCUMENT, Ambiguous, Index, Manifest
 from core.transfer.platform import Platform
 from core.transfer.ports import Descriptor, ImageConfig, LayerSink, LayerState, Progress, PulledImage, Remote, Unpacker
+from core.values import dataclass
 
 __all__ = ["Cancelled", "Held", "NoProgress", "choose", "pull"]
 

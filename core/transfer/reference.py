@@ -7,11 +7,11 @@ only and is checked before a URL or a path is made of any part.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from core.digest import Digest
 from core.errors import Invalid
+from core.values import dataclass
 
 _LONGEST: Final = 1024
 _LONGEST_REPOSITORY: Final = 255

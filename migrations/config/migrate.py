@@ -7,10 +7,11 @@ comes out as it was, byte for byte.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import ModuleType
 from typing import Final, Literal
 
+from core.values import dataclass
 from migrations.config import v1_to_v2, v2_to_v3, v3_to_v4
 from migrations.config.known import check_types, tell_defaults
 from migrations.config.plugins import check_names

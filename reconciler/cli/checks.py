@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ from core.fsio import free_bytes, refusal
 from core.process import Launcher, find
 from core.runtime.probing import Probe
 from core.runtime.table import RuntimeSpec
+from core.values import dataclass
 from reconciler.cli.texts import amount
 
 ENOUGH_DISK: Final = 1 << 30

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from core.digest import Digest
+from core.values import dataclass
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.options import DURATION
 from reconciler.cli.output import output_option

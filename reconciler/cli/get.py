@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import click
 
 from core.clock import Clock
 from core.errors import NotFound
+from core.values import dataclass
 from reconciler.cli import completing
 from reconciler.cli.columns import Column, columns_of, row_of
 from reconciler.cli.context import Node, pass_node

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from core.values import dataclass
 from reconciler.cli.columns import is_ready, state
 from reconciler.decide.references import references
 from reconciler.model.identity import Key, Kind

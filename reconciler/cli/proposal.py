@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.errors import Invalid
+from core.values import dataclass
 from reconciler.cli.terminal import printable, tell
 from reconciler.cli.texts import counted
 from reconciler.decide.changes import Op, Row, plan_id, preview

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from core.errors import Invalid
+from core.values import dataclass
 
 _OPERATORS: Final = ("!=", "==", "=")
 

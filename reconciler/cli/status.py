@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import click
 
+from core.values import dataclass
 from reconciler.cli.columns import is_ready, message, state
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.terminal import LiveLines, is_terminal, paint, say

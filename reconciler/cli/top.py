@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from core.errors import NotFound
+from core.values import dataclass
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.output import output_option, say_items
 from reconciler.cli.terminal import LiveLines, is_terminal, say

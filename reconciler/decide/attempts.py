@@ -6,10 +6,11 @@ Rules of this file: an attempt's number is recorded before anything of that numb
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final
 
 from core.retrying import delay
+from core.values import dataclass
 from reconciler.decide.health import UNHEALTHY
 from reconciler.model.identity import RuntimeId, spec_hash
 

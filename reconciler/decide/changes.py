@@ -9,12 +9,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Final
 
 from core.digest import hash8
 from core.transfer import reference
+from core.values import dataclass
 from reconciler.decide.attempts import IN_PLACE, Memory
 from reconciler.decide.edits import Edit, edits_between
 from reconciler.decide.references import image_key, references, sandbox_key, secrets_of

@@ -6,13 +6,14 @@ The image says only what `ImageConfig` holds; the manifest wins over it, field b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from core.errors import Invalid
 from core.runtime.node import Device
 from core.runtime.ports import SandboxState
 from core.runtime.spec import DEFAULT_PATH, Mount, MountKind, Resources, Security, User, Wanted
 from core.transfer.ports import ImageConfig
+from core.values import dataclass
 from reconciler.model.kinds.base import Resources as ResourcesSpec
 from reconciler.model.kinds.container import ContainerSpec, EnvVar
 from reconciler.model.kinds.container import Mount as MountSpec

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from core.values import dataclass
 from reconciler.model.config import Config
 from reconciler.model.problems import shown
 from reconciler.model.settings import Path, after_restart, flat, plain

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from core.values import dataclass
 from reconciler.model.identity import Kind
 from reconciler.model.objects import Object
 

@@ -7,10 +7,11 @@ Rules of this file: no clock and no handle in here; equal facts mean that nothin
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from core.runtime.ports import Exit, SandboxPhase, TaskPhase
+from core.values import dataclass
 from reconciler.decide.health import ProbeSeen
 from reconciler.model.identity import Key
 from reconciler.model.objects import Object

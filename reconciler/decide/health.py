@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from core.values import dataclass
 from reconciler.model.kinds.probes import Probe, Probes
 
 UNHEALTHY = "Unhealthy"

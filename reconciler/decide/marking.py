@@ -8,11 +8,11 @@ kept by the snapshotter itself, which removes nothing that has something on top.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from core.errors import Invalid
 from core.transfer import reference
+from core.values import dataclass
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import ORPHAN, Object
 

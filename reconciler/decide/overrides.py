@@ -8,10 +8,10 @@ another one is the current one, so that it is done once, whenever the agent is k
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from core.clock import timestamp
+from core.values import dataclass
 from reconciler.decide.attempts import STOPPED_BY_HAND, Memory
 from reconciler.model.objects import Object
 

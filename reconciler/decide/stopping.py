@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+from core.values import dataclass
 from reconciler.decide.facts import Now, StopAsked, TaskSeen
 from reconciler.model.actions import Await, Plan, SignalTask
 from reconciler.model.identity import Key

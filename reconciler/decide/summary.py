@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Final
 
 from core.clock import timestamp
+from core.values import dataclass
 from reconciler.model.outcome import Blocked, Fault, Outcome, RetryAfter, Settled
 
 if TYPE_CHECKING:  # reading commands judge statuses, and must not pay for the drivers' ports that facts are made of

@@ -8,11 +8,11 @@ namespace: what the agent mounts would be seen by nobody else. Why each directiv
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from core.errors import Invalid
+from core.values import dataclass
 from reconciler.model.identity import instance_of
 
 DEFAULT_ROOT: Final = Path("/var/lib/reconciler")

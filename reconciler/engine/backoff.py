@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Final
 
 from core.clock import Clock
 from core.retrying import delay
+from core.values import dataclass
 from reconciler.model.identity import Key
 
 FIRST: Final = 1.0

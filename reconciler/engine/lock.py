@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +25,7 @@ from core import proc
 from core.clock import Clock, timestamp
 from core.errors import Busy, Unsupported, from_os_error
 from core.fsio import Lock, lock_folder, make_private
+from core.values import dataclass
 from reconciler.engine import doorbell
 
 _PAUSE: Final = 0.02

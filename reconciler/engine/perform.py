@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
@@ -14,6 +13,7 @@ from core.network.own import dns_of_host
 from core.runtime.node import Node as NodeLimits
 from core.runtime.ports import NewSandbox
 from core.runtime.spec import resources as oci_resources
+from core.values import dataclass
 from reconciler.decide import compose
 from reconciler.engine.images import ImageHands
 from reconciler.engine.networks import name_address

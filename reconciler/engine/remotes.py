@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +12,7 @@ from core.clock import Clock
 from core.errors import Invalid
 from core.process import Launcher
 from core.transfer.reference import Reference
+from core.values import dataclass
 
 if TYPE_CHECKING:
     from core.transfer.auth import Credentials

@@ -8,13 +8,14 @@ that it tells of.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path as Folder
 from typing import TYPE_CHECKING, Final
 
 from core import fsio, telemetry
 from core.clock import Clock
 from core.errors import AgentError, Conflict
+from core.values import dataclass
 from reconciler.decide.facts import FetchSeen, LoadSeen, Want
 from reconciler.decide.references import references as named
 from reconciler.decide.source import MOST_FAULTS, ROLLBACK, asks_for, short

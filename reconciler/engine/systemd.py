@@ -6,13 +6,13 @@ Rules of this file: the unit's file appears whole, by rename. systemctl is asked
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from core import fsio, process
 from core.errors import from_os_error
 from core.process import Launcher
+from core.values import dataclass
 
 BOOTED: Final = Path("/run/systemd/system")
 UNITS: Final = Path("/etc/systemd/system")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +26,7 @@ from core.runtime.spec import User, build
 from core.runtime.spec import resources as oci_resources
 from core.snapshots.ports import SnapshotExists, SnapshotMissing
 from core.transfer.ports import ImageConfig
+from core.values import dataclass
 from reconciler.decide import compose
 from reconciler.decide.facts import StopAsked
 from reconciler.engine import modules

@@ -7,9 +7,10 @@ Rules of this file: an action names what to do and to what, never how; it carrie
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 
+from core.values import dataclass
 from reconciler.model.identity import Key
 from reconciler.model.kinds.quantities import Owner
 from reconciler.model.objects import Object

@@ -8,10 +8,11 @@ Rules of this file: an object is immutable; a change is a new value. `generation
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from core.values import dataclass
 from reconciler.model.identity import API_VERSION, Key, Kind
 
 Json = Mapping[str, Any]

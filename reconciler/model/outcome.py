@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from core.errors import AgentError, Category, Retry
+from core.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

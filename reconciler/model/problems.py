@@ -6,8 +6,9 @@ Rules of this file: a message says what is wrong, an advice says what to write i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from core.values import dataclass
 
 Path = tuple[str | int, ...]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel
 
 from core.transfer.proxies import masked
+from core.values import dataclass
 from reconciler.model.config import RESTART, Config
 from reconciler.model.kinds.schema import DIALECT
 

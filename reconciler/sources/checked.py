@@ -7,8 +7,9 @@ out of a Source may not be is told here: itself, or a look at this node's own fi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from core.values import dataclass
 from reconciler.model.identity import Key, Kind
 from reconciler.sources.documents import Manifest
 from reconciler.sources.faults import Fault

@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
+from core.values import dataclass
 from reconciler.model.identity import API_VERSION, WRITTEN_BY_PEOPLE, Key, Kind, checked_name
 from reconciler.model.kinds.checking import check_metadata, check_spec, unknown_key
 from reconciler.model.kinds.later import LATER_KINDS, MADE_BY_THE_AGENT

@@ -12,11 +12,11 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from core.errors import AgentError, Invalid, NotFound, OverLimit
 from core.syscalls import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, openat2
+from core.values import dataclass
 from reconciler.sources.faults import Fault
 from reconciler.sources.revisions import Entry, Tree
 

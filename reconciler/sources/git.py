@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from git.db import GitCmdObjectDB
 from core import fsio
 from core.errors import AgentError, Failed, NotFound, TimedOut, Unavailable, from_os_error
 from core.process import Launcher
+from core.values import dataclass
 from reconciler.model.kinds.git import parse_commit
 from reconciler.model.problems import Wrong
 from reconciler.sources.git_access import OPTIONS, READING, Access, bounded, certificate_fault, environment

@@ -12,13 +12,14 @@ import os
 import shlex
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from core import fsio
 from core.errors import Invalid
+from core.values import dataclass
 from reconciler.model.config import GitConfig
 from reconciler.model.kinds.git import GitAddress
 

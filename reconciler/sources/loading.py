@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from core.values import dataclass
 from reconciler.model.identity import Key
 from reconciler.sources.documents import Manifest
 from reconciler.sources.faults import Fault

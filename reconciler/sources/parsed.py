@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from core.values import dataclass
 from reconciler.model.problems import mappings_in
 from reconciler.sources.documents import Reading, read_manifest
 from reconciler.sources.faults import Fault

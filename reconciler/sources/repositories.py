@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import Denied, Invalid, Unsupported
+from core.values import dataclass
 from reconciler.model.kinds.git import GitAddress, parse_commit, parse_git_address, parse_ref_name
 from reconciler.model.problems import Wrong
 

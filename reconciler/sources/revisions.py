@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
 from core.errors import Invalid, NotFound
+from core.values import dataclass
 
 MOST_BYTES: Final = 1 << 20
 """Of one manifest, or of one file that a manifest names."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
+
+from core.values import dataclass
 
 _NAMED: Final = re.compile(r"\$\$\{|\$\{(node|values)\.([^{}]{1,253})\}")
 MOST_PUT_IN: Final = 1 << 20

@@ -14,12 +14,13 @@ import os
 from binascii import crc32
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
 from core.errors import AgentError, Corrupt, Invalid, OverLimit
 from core.fsio import fsync_dir, locked, make_private, read_bounded, staging, sweep_staging
+from core.values import dataclass
 from reconciler.model.identity import Key, Kind, checked_name, kind_of
 from reconciler.model.objects import Object, Origin
 from reconciler.store.functions import HAND, Manager, Wanted, apply_specs, request_deletion

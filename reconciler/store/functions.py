@@ -8,11 +8,12 @@ has work left on it; what was owned by it alone, and made by the engine, is mark
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, Final, TypeVar
 
 from core import telemetry
 from core.errors import Busy, Denied, NotFound
+from core.values import dataclass
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import ORPHAN, Object, Origin, may_vanish
 from reconciler.store.port import Change, ObjectStore, Put, Remove, Write, WriteConflict

@@ -11,10 +11,11 @@ Who may call from where: any thread, any process; each thread has a connection o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from core.errors import Busy, Conflict, Corrupt, Unsupported
+from core.values import dataclass
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Object
 

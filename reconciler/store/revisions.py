@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from core.errors import AgentError, Conflict, NotFound
 from core.fsio import make_private, read_bounded, write_atomic
+from core.values import dataclass
 from reconciler.decide.facts import Want
 from reconciler.decide.source import ROLLBACK
 from reconciler.model.identity import FINALIZERS, Key, Kind, checked_name, kind_of, revision_name, source_manager

@@ -12,13 +12,14 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from core.clock import Clock
 from core.errors import Failed
 from core.fsio import fsync_dir
+from core.values import dataclass
 from reconciler.store import sqlite_tables as tables
 from reconciler.store.encoding import Row, decode
 from reconciler.store.port import ObjectStore, StoreCorrupt

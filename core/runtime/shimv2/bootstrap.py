@@ -15,7 +15,6 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from core.process import Launcher, find
 from core.runtime import wire
 from core.runtime.conmon import complaint
 from core.runtime.shimv2.messages import BOOTSTRAP_RESULT
+from core.values import dataclass
 
 START_SECONDS: Final = 20.0
 _DELETE_SECONDS: Final = 20.0

@@ -15,7 +15,7 @@ import json
 import os
 import signal as signals
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,6 +40,7 @@ from core.runtime.shimv2 import bootstrap, ending, execs, messages, minding
 from core.runtime.shimv2.bootstrap import Caller
 from core.runtime.shimv2.service import CREATE_SECONDS, TaskService, packed, talking
 from core.runtime.wire import encode
+from core.values import dataclass
 
 _PHASES: Final[Mapping[int, TaskPhase]] = {
     messages.CREATED: TaskPhase.CREATED,

@@ -15,7 +15,7 @@ import termios
 import threading
 import tty
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from core.errors import AgentError, TimedOut
 from core.runtime.shimv2.messages import METHODS
 from core.runtime.shimv2.service import CALL_SECONDS, TaskService, packed
 from core.runtime.wire import decode
+from core.values import dataclass
 
 _STDIN: Final = 0
 _READ: Final = 1 << 16

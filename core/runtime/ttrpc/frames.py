@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
@@ -30,6 +29,7 @@ from core.errors import (
     Unsupported,
 )
 from core.runtime.wire import Malformed, Table, blob, decode, encode, integer, message, string
+from core.values import dataclass
 
 HEADER: Final = struct.Struct(">IIBB")
 MOST_DATA: Final = 4 << 20

@@ -8,11 +8,11 @@ branch or tag is one by `git check-ref-format`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Annotated, Final, Literal, TypeAlias, get_args
 
 from core.errors import Denied
 from core.transfer.auth import check_address, is_loopback
+from core.values import dataclass
 from reconciler.model.kinds.quantities import read_by, text_of
 from reconciler.model.problems import Wrong
 

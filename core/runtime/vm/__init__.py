@@ -1,0 +1,1 @@
+"""Virtual machines as sandboxes: QEMU on the host, a small agent in the guest, one framed stream between them."""
