@@ -74,7 +74,8 @@ def source_ways(paths: Paths, store: ObjectStore, launcher: Launcher, config: Co
         shown = access(what.address, git, _login_of(store, auth_secret(obj.spec)))
         return git_fetcher(home, what, shown, launcher, Limits(seconds=git.timeout))
 
-    return Ways(make, paths.sources, Variables(node_name(config), config.node.labels), git.allow_file)
+    variables = Variables(node_name(config), config.node.labels)
+    return Ways(make, paths.sources, variables, git.allow_file, config.policy.allow_privileged)
 
 
 def _login_of(store: ObjectStore, name: str | None) -> Mapping[str, bytes] | None:

@@ -76,6 +76,20 @@ class Node:
     oom_floor: int
     accounts_swap: bool
     devices: tuple[Device, ...]
+    apparmor: bool = False
+    """Whether AppArmor is in this kernel, and on."""
+
+
+APPARMOR_PROFILES: Final = Path("/sys/kernel/security/apparmor/profiles")
+
+
+def loaded_profiles(listed: Path = APPARMOR_PROFILES) -> frozenset[str] | None:
+    """The names of the AppArmor profiles that are loaded (`name (mode)` a line); None where that cannot be seen."""
+    try:
+        lines = listed.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    return frozenset(line.rpartition(" (")[0] for line in lines)
 
 
 def read_node() -> Node:
@@ -93,7 +107,15 @@ def read_node() -> Node:
         oom_floor=int(Path("/proc/self/oom_score_adj").read_text()),
         accounts_swap=_accounts_swap(cgroups.hierarchies()),
         devices=tuple(_devices(Path("/dev"))),
+        apparmor=_has_apparmor(),
     )
+
+
+def _has_apparmor() -> bool:
+    try:
+        return Path("/sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
+    except OSError:
+        return False
 
 
 def _hard(kind: int) -> int:

@@ -15,7 +15,7 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Any, Final
 
-from core.errors import Invalid
+from core.errors import Invalid, Unsupported
 from core.runtime import seccomp
 from core.runtime.joining import oci_user
 from core.runtime.node import Device, Node
@@ -40,6 +40,7 @@ MASKED_PATHS: Final = (
     *("/sys/devices/virtual/powercap", "/sys/firmware"),
 )
 READONLY_PATHS: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+UNCONFINED: Final = "unconfined"
 _KERNEL_FOLDERS: Final = ("/proc", "/sys", "/dev")
 
 
@@ -86,7 +87,11 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """What a task may do. `add` and `drop` take `CAP_X`, `X` or `ALL`; a `seccomp` of None is the default profile."""
+    """What a task may do. `add` and `drop` take `CAP_X`, `X` or `ALL`; a `seccomp` of None is the default profile.
+
+    `apparmor`: the name of a profile, or `unconfined`; "": as the runtime leaves it. A privileged task has every
+    capability that is not dropped, every device, and no profile of either kind.
+    """
 
     add: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
@@ -95,6 +100,7 @@ class Security:
     readonly_rootfs: bool = False
     seccomp: Mapping[str, Any] | None = None
     unconfined: bool = False
+    apparmor: str = ""
     devices: tuple[Device, ...] = ()
 
 
@@ -179,7 +185,20 @@ def _process(wanted: Wanted, capabilities: list[str], node: Node, notes: list[st
         "noNewPrivileges": wanted.security.no_new_privileges and not wanted.security.privileged,
         "oomScoreAdj": _oom_score(wanted.oom_score_adj, node, notes),
         **({"rlimits": limits} if (limits := _rlimits(wanted.rlimits, node, notes)) else {}),
+        **({"apparmorProfile": profile} if (profile := _apparmor(wanted.security, node)) else {}),
     }
+
+
+def _apparmor(security: Security, node: Node) -> str:
+    """The profile to name; raises `Unsupported` for one on a node without AppArmor."""
+    if not node.apparmor:
+        if security.apparmor in ("", UNCONFINED) or security.privileged:
+            return ""
+        raise Unsupported(
+            f"this node has no AppArmor, so profile {security.apparmor!r} would confine nothing",
+            advice="Leave `security.apparmor` out on this node, or boot it with apparmor=1 security=apparmor.",
+        )
+    return UNCONFINED if security.privileged else security.apparmor
 
 
 def _inside(path: str, what: str) -> str:

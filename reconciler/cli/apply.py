@@ -59,10 +59,10 @@ def command(node: Node, /, paths: tuple[str, ...], set_name: str, prune: bool, t
       reconciler apply -f manifests/ --set edge --prune
       reconciler apply -f - < web.yaml
     """
-    from reconciler.cli.proposal import Request
+    from reconciler.cli.proposal import requested
     from reconciler.cli.tracing import traced
 
-    request = Request(paths, set_name, prune, take_over, tuple(node.config().runtimes))
+    request = requested(node.config(), paths, set_name, prune=prune, take_over=take_over)
     with traced(node, "apply"):
         return _Apply(node, request, how).run()
 

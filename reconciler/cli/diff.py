@@ -32,10 +32,10 @@ def command(node: Node, paths: tuple[str, ...], set_name: str, prune: bool, take
       reconciler diff -f manifests/ --set edge --prune
     """
     from reconciler.cli.plans import closing, diff_lines
-    from reconciler.cli.proposal import Request, propose
+    from reconciler.cli.proposal import propose, requested
 
     try:
-        proposal = propose(Request(paths, set_name, prune, take_over, tuple(node.config().runtimes)), node.store())
+        proposal = propose(requested(node.config(), paths, set_name, prune=prune, take_over=take_over), node.store())
     except AgentError as error:
         complain(error)
         return ERROR

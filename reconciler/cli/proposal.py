@@ -21,6 +21,7 @@ from reconciler.store.functions import HAND, Manager, OtherManager
 from reconciler.store.port import ObjectStore
 
 if TYPE_CHECKING:
+    from reconciler.model.config import Config
     from reconciler.sources.loading import Loaded
 
 
@@ -34,6 +35,8 @@ class Request:
     take_over: bool = False
     runtimes: Sequence[str] = ()
     """Those that the configuration adds."""
+    allow_privileged: bool = False
+    """Whether the configuration allows a container to be privileged."""
 
     @property
     def manager(self) -> Manager:
@@ -41,6 +44,12 @@ class Request:
         if self.prune and not self.set_name:
             raise Invalid("--prune needs --set NAME", advice="It removes the members of that set that are not given.")
         return Manager(set_manager(self.set_name) if self.set_name else HAND, self.take_over)
+
+
+def requested(config: Config, paths: Sequence[str], set_name: str, *, prune: bool, take_over: bool) -> Request:
+    """What is asked for on a node with this configuration."""
+    allowed = config.policy.allow_privileged
+    return Request(paths, set_name, prune, take_over, tuple(config.runtimes), allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +100,7 @@ def read(request: Request, stored: Mapping[Key, Object], *, references: bool = T
     `references`: that they refer to nothing that is not there is looked at too.
     """
     from reconciler.sources.loading import load
-    from reconciler.sources.references import check_references, check_runtimes
+    from reconciler.sources.references import check_privileged, check_references, check_runtimes
     from reconciler.sources.substitution import Variables
 
     name, labels = _this_node(stored)
@@ -103,6 +112,7 @@ def read(request: Request, stored: Mapping[Key, Object], *, references: bool = T
 
     faults = sorted({*loaded.faults, *(check_references(loaded, known) if references else ())})
     faults += check_runtimes(loaded, _runtimes(request, stored)) if references else ()
+    faults += check_privileged(loaded) if references and not request.allow_privileged else ()
     if faults:
         for fault in faults:
             tell(printable(str(fault)))

@@ -58,12 +58,14 @@ class SourceController:
         self._store = store
         self._memories = memories
         self._config = config.sources
+        self._privileged = config.policy.allow_privileged
         self._node_facts = node_facts
         self._fetches = fetches
 
     def configure(self, config: Config, node_facts: Mapping[str, Any]) -> None:
         """Decide by these from now on."""
         self._config = config.sources
+        self._privileged = config.policy.allow_privileged
         self._node_facts = node_facts
 
     def facts(self, obj: Object, fault: Fault | None) -> SourceFacts:
@@ -76,7 +78,8 @@ class SourceController:
         theirs = {key: every[key] for key in claimed if key in every}
         members = {key: _member(one, every.values()) for key, one in every.items() if one.manager == manager}
         spec = {name: obj.spec[name] for name in _DECIDES if name in obj.spec}
-        with_ = spec_hash({**spec, "node": dict(self._node_facts)})
+        allowed = {"privileged": True} if self._privileged else {}
+        with_ = spec_hash({**spec, "node": dict(self._node_facts), **allowed})
         fetched = fetched_revision(bare)
         due = loaded is None and (in_force(bare) != Want(fetched, with_) or not inventory(bare) <= members.keys())
         return SourceFacts(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field
+from typing import Any
 
 from core.errors import Invalid
 from core.runtime.node import Device
@@ -17,6 +18,7 @@ from core.values import dataclass
 from reconciler.model.kinds.base import Resources as ResourcesSpec
 from reconciler.model.kinds.container import ContainerSpec, EnvVar
 from reconciler.model.kinds.container import Mount as MountSpec
+from reconciler.model.kinds.security import UNCONFINED
 
 Secrets = Mapping[str, Mapping[str, bytes]]
 
@@ -31,6 +33,8 @@ class Places:
     anonymous: Mapping[str, str] = field(default_factory=dict)
     init: str = ""
     devices: Sequence[Device] = ()
+    seccomp: Mapping[str, Any] | None = None
+    """The profile that the manifest names by its path, read."""
 
 
 def command(spec: ContainerSpec, config: ImageConfig) -> list[str]:
@@ -82,7 +86,7 @@ def resources(spec: ResourcesSpec) -> Resources:
     return Resources(cpu, spec.memory) if spec.pids is None else Resources(cpu, spec.memory, spec.pids)
 
 
-def security(spec: ContainerSpec, devices: Sequence[Device] = ()) -> Security:
+def security(spec: ContainerSpec, places: Places) -> Security:
     """What it may do."""
     wanted = spec.security
     return Security(
@@ -90,8 +94,11 @@ def security(spec: ContainerSpec, devices: Sequence[Device] = ()) -> Security:
         drop=tuple(wanted.capabilities.drop),
         no_new_privileges=wanted.no_new_privileges,
         readonly_rootfs=wanted.read_only_rootfs,
-        unconfined=wanted.seccomp == "unconfined",
-        devices=tuple(devices),
+        privileged=wanted.privileged,
+        seccomp=places.seccomp,
+        unconfined=wanted.seccomp == UNCONFINED,
+        apparmor=wanted.apparmor or "",
+        devices=tuple(places.devices),
     )
 
 
@@ -135,7 +142,7 @@ def wanted_task(
         user=user,
         mounts=mounts(spec, places),
         resources=resources(spec.resources),
-        security=security(spec, places.devices),
+        security=security(spec, places),
         namespaces=sandbox.namespaces,
         files=sandbox.files,
         terminal=spec.tty,

@@ -35,7 +35,7 @@ _NOTHING: Final[frozenset[str]] = frozenset()
 
 @dataclass(slots=True)
 class Node:
-    """What an engine works with: its drivers and its places. Only `default_runtime` is ever set anew."""
+    """What an engine works with: its drivers and its places. What the configuration says is set anew."""
 
     runtimes: RuntimeTable
     networks: Networks
@@ -48,6 +48,8 @@ class Node:
     prober: Prober
     default_runtime: str = "runc"
     """Of private sandboxes whose container names none."""
+    allow_privileged: bool = False
+    """Whether a container may be privileged."""
 
     @property
     def runtime_names(self) -> tuple[str, ...]:

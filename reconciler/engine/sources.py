@@ -41,13 +41,15 @@ MakeFetcher = Callable[[Object, SourceSpec], Fetcher]
 @dataclass(frozen=True, slots=True)
 class Ways:
     """How Sources are read on this node. `variables`: what manifests may name of it; `allow_local`: whether a Source
-    that comes out of another may name files and folders of the node. `homes`: the folder of what is fetched.
+    that comes out of another may name files and folders of the node; `allow_privileged`: whether a container may be
+    privileged. `homes`: the folder of what is fetched.
     """
 
     make: MakeFetcher
     homes: Folder
     variables: Variables
     allow_local: bool = False
+    allow_privileged: bool = False
 
 
 @dataclass(slots=True)
@@ -126,6 +128,7 @@ class SourceHands:
         self.memories.make = ways.make
         for memory in list(self.memories.known.values()):
             memory.made_of = (0, "")
+            memory.loaded, memory.wanted = None, ()  # judged by the old ways: read anew
 
     def fetch(self, action: FetchSource) -> None:
         """Bring the revision, and remember which it is; raises what the fetcher raises."""
@@ -173,7 +176,8 @@ class SourceHands:
             memory.reader = RevisionReader(obj.key, allow_local=self._ways.allow_local)
         spec = SourceSpec.model_validate(obj.spec)
         variables = replace(self._ways.variables, values=spec.values)
-        return memory.reader.read(self.memories.fetcher(obj), action.revision, spec.path, variables)
+        fetcher, allowed = self.memories.fetcher(obj), self._ways.allow_privileged
+        return memory.reader.read(fetcher, action.revision, spec.path, variables, allow_privileged=allowed)
 
     def apply(self, action: ApplyRevision) -> None:
         """Apply what was loaded, in one commit; raises `Conflict` when that is not what is to be applied."""

@@ -30,6 +30,7 @@ from core.values import dataclass
 from reconciler.decide import compose
 from reconciler.decide.facts import StopAsked
 from reconciler.engine import modules
+from reconciler.engine.confining import check_allowed, check_apparmor, seccomp_profile
 from reconciler.engine.observe import Eyes
 from reconciler.model.actions import DeleteTask, PrepareTask, SignalTask
 from reconciler.model.identity import Key, Kind, RuntimeId
@@ -76,6 +77,7 @@ class TaskHands:
         if node.runtimes.shim(action.id).state(action.id).phase is not TaskPhase.ABSENT:
             return
         spec = ContainerSpec.model_validate(action.spec)
+        check_allowed(spec.security, allow_privileged=node.allow_privileged)
         config = ImageConfig.from_json(dict(action.image["config"]))
         sandbox = self._sandbox(action.sandbox)
         secrets = {name: self._secret(name) for name in _secret_names(spec)}
@@ -181,7 +183,9 @@ class TaskHands:
         volumes = {name: str(self._eyes.node.volumes / name) for name in _volume_names(spec)}
         init = find("catatonit") if spec.init else ""
         devices = [Device.at(path) for path in spec.security.devices]
-        return compose.Places(volumes, held, files, anonymous, init, devices)
+        check_apparmor(spec.security)
+        profile = seccomp_profile(spec.security)
+        return compose.Places(volumes, held, files, anonymous, init, devices, profile)
 
     def _fill(self, spec: ContainerSpec, places: compose.Places, root: tuple[MountSpec, ...]) -> None:
         """Give volumes that are empty what the image has at their path; nothing of an image without a `root`."""

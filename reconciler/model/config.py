@@ -157,6 +157,16 @@ class GcConfig(Spec):
     )
 
 
+class PolicyConfig(Spec):
+    """What manifests may ask for."""
+
+    allow_privileged: bool = Field(
+        False,
+        alias="allowPrivileged",
+        description="Whether a Container may be `privileged`: root on this node in all but name.",
+    )
+
+
 class Config(Spec):
     """The whole configuration."""
 
@@ -188,3 +198,4 @@ class Config(Spec):
     network: NetworkConfig = NetworkConfig.model_construct()
     telemetry: TelemetryConfig = TelemetryConfig.model_construct()
     gc: GcConfig = GcConfig.model_construct()
+    policy: PolicyConfig = PolicyConfig.model_construct()

@@ -16,7 +16,7 @@ from reconciler.sources.faults import Fault
 from reconciler.sources.loading import load_tree
 from reconciler.sources.nodes import Path
 from reconciler.sources.parsed import Parsed
-from reconciler.sources.references import check_references, references
+from reconciler.sources.references import check_privileged, check_references, references
 from reconciler.sources.revisions import Fetcher
 from reconciler.sources.substitution import Variables
 from reconciler.store.functions import Wanted
@@ -41,12 +41,15 @@ class RevisionReader:
         self._allow_local = allow_local
         self._parsed = Parsed()
 
-    def read(self, fetcher: Fetcher, revision: str, inside: str, variables: Variables) -> Checked:
+    def read(
+        self, fetcher: Fetcher, revision: str, inside: str, variables: Variables, *, allow_privileged: bool = False
+    ) -> Checked:
         """Read and check all manifests below `inside`; raises what the fetcher raises."""
         with fetcher.tree(revision) as tree:
             loaded = load_tree(tree, inside, variables, self._parsed)
         rules = (fault for one in loaded.manifests for fault in self._rules(one))
-        faults = sorted({*loaded.faults, *check_references(loaded, lambda key: True), *rules})
+        denied = () if allow_privileged else check_privileged(loaded)
+        faults = sorted({*loaded.faults, *check_references(loaded, lambda key: True), *rules, *denied})
         needs = [
             (key, _place(one, path))
             for one in loaded.manifests

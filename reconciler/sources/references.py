@@ -72,6 +72,17 @@ def check_runtimes(loaded: Loaded, known: Collection[str]) -> tuple[Fault, ...]:
     )
 
 
+def check_privileged(loaded: Loaded) -> tuple[Fault, ...]:
+    """A fault for each privileged container, for a node whose configuration allows none."""
+    path = ("spec", "security", "privileged")
+    advice = "leave it out, or set policy.allowPrivileged: true in the configuration"
+    return tuple(
+        manifest.fault(path, "this node allows no privileged containers", advice)
+        for manifest in loaded.manifests
+        if mapping_at(manifest.spec, "security").get("privileged") is True
+    )
+
+
 def _advice(key: Key) -> str:
     if key.kind is Kind.IMAGE:
         return f"add an Image of that name, or write an image reference, such as docker.io/library/{key.name}:latest"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from reconciler.model.identity import Key
@@ -202,19 +203,22 @@ def _tar(files: Mapping[str, tuple[int, int, bytes]]) -> bytes:
 
 
 @contextmanager
-def stage(registry: Registry, runtime: str = "runc", *, agent: bool = True) -> Iterator[Stage]:
+def stage(
+    registry: Registry, runtime: str = "runc", *, agent: bool = True, config: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[Stage]:
     """A stage for a module of tests; ends by deleting everything, stopping the agent and looking for leftovers.
 
-    `runtime` is what containers get that name none; every runtime of `RUNTIMES` is there by its name.
+    `runtime` is what containers get that name none; every runtime of `RUNTIMES` is there by its name. `config`:
+    more of the node's configuration.
     """
     place = leftovers.Place(Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp")))
     files = place.folder / "files"
     files.mkdir()
     made = Stage(Node(place), registry, files, runtime)
     programs = {name: {"path": program(name, place.folder / "runtimes")} for name in RUNTIMES}
-    config = place.folder / "config.yaml"
-    config.write_text(json.dumps({"version": 2, "runtimes": programs, "defaultRuntime": runtime}))
-    made.node.env["RECONCILER_CONFIG"] = str(config)
+    file = place.folder / "config.yaml"
+    file.write_text(json.dumps({"version": 2, "runtimes": programs, "defaultRuntime": runtime, **config}))
+    made.node.env["RECONCILER_CONFIG"] = str(file)
     try:
         made.open()
         if agent:

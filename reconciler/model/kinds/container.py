@@ -7,12 +7,12 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from reconciler.model.kinds.base import FalseSoFar, Listed, Resources, Spec
-from reconciler.model.kinds.capabilities import CapabilityName
+from reconciler.model.kinds.base import Listed, Resources, Spec
 from reconciler.model.kinds.module import module_conflicts
 from reconciler.model.kinds.probes import Probes, probe_conflicts
 from reconciler.model.kinds.quantities import ByteCount, Seconds, SignalNumber
 from reconciler.model.kinds.sandbox import Network, network_conflicts
+from reconciler.model.kinds.security import Security
 from reconciler.model.kinds.texts import (
     AbsolutePath,
     Base64,
@@ -86,24 +86,6 @@ class Mount(Spec):
     def content(self) -> bytes:
         """The bytes of a `file` mount."""
         return decoded_base64(self.file_content or "")
-
-
-class Capabilities(Spec):
-    """Changes to the default set, as `CAP_…` names; `ALL` stands for every one, and `drop` goes first."""
-
-    add: Listed[CapabilityName] = ()
-    drop: Listed[CapabilityName] = ()
-
-
-class Security(Spec):
-    """What the container may do; `devices`: device nodes of this node that it gets, at the same path."""
-
-    read_only_rootfs: bool = Field(False, alias="readOnlyRootfs")
-    privileged: FalseSoFar = False
-    capabilities: Capabilities = Capabilities.model_construct()
-    no_new_privileges: bool = Field(True, alias="noNewPrivileges")
-    seccomp: Literal["default", "unconfined"] = "default"
-    devices: Listed[AbsolutePath] = ()
 
 
 class Restart(Spec):

@@ -27,20 +27,13 @@ def _among(*later: object) -> Callable[[object], bool]:
     return lambda value: any(value is word or (isinstance(value, str) and value == word) for word in later)
 
 
-def _a_path(value: object) -> bool:
-    return isinstance(value, str) and ("/" in value or value.endswith(".json"))
-
-
 LATER_VALUES: Final[Mapping[Kind, Mapping[str, Callable[[object], bool]]]] = {
     Kind.IMAGE: {"update.policy": _among("SemVer")},
     Kind.SANDBOX: {
         "shareProcessNamespace": _among(True),
         "userNamespace.mode": _among("auto"),
     },
-    Kind.CONTAINER: {
-        "security.privileged": _among(True),
-        "security.seccomp": _a_path,
-    },
+    Kind.CONTAINER: {},
     Kind.VOLUME: {},
     Kind.SECRET: {},
     Kind.SOURCE: {},

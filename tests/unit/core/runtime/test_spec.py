@@ -3,12 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.errors import Invalid, Unsupported
-from core.runtime.node import Device, Node
+from core.runtime.node import Device, Node, loaded_profiles
 from core.runtime.spec import (
     DEFAULT_CAPABILITIES,
     Mount,
@@ -238,3 +239,23 @@ def test_a_terminal_brings_its_kind() -> None:
 def test_a_user_is_numbers() -> None:
     assert spec_of(user=User(1, 2, (3,)))["process"]["user"] == {"uid": 1, "gid": 2, "additionalGids": [2, 3]}
     assert str(User(1, 2, (3, 4))) == "1:2,3,4"
+
+
+def test_an_apparmor_profile_is_named_only_where_there_is_apparmor() -> None:
+    with_it = replace(NODE, apparmor=True)
+    wanted = replace(WANTED, security=Security(apparmor="web"))
+    assert build(wanted, with_it).spec["process"]["apparmorProfile"] == "web"
+    assert "apparmorProfile" not in build(WANTED, with_it).spec["process"]
+    mighty = replace(WANTED, security=Security(apparmor="web", privileged=True))
+    assert build(mighty, with_it).spec["process"]["apparmorProfile"] == "unconfined"
+    with pytest.raises(Unsupported, match="has no AppArmor"):
+        build(wanted, NODE)
+    for harmless in (Security(apparmor="unconfined"), Security(privileged=True, apparmor="web")):
+        assert "apparmorProfile" not in build(replace(WANTED, security=harmless), NODE).spec["process"]
+
+
+def test_the_profiles_that_are_loaded_are_read_by_name(tmp_path: Path) -> None:
+    listed = tmp_path / "profiles"
+    listed.write_text("docker-default (enforce)\n/usr/bin/man (complain)\nweb//child (enforce)\n")
+    assert loaded_profiles(listed) == {"docker-default", "/usr/bin/man", "web//child"}
+    assert loaded_profiles(tmp_path / "none") is None

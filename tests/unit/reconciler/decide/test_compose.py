@@ -128,11 +128,12 @@ def test_security_is_taken_over() -> None:
                 "seccomp": "unconfined",
                 "capabilities": {"drop": ["ALL"], "add": ["CAP_CHOWN"]},
             }
-        )
+        ),
+        Places(),
     )
     assert (made.add, made.drop) == (("CAP_CHOWN",), ("ALL",))
     assert (made.readonly_rootfs, made.no_new_privileges, made.unconfined) == (True, False, True)
-    assert security(spec()).no_new_privileges
+    assert security(spec(), Places()).no_new_privileges
 
 
 MOUNTS = [
