@@ -10,7 +10,9 @@ from core.clock import Clock
 from core.process import Launcher
 from core.runtime.oci import OciShim, Tools
 from core.runtime.sandboxes import OciSandboxer
-from core.runtime.shimv2.driver import ShimProgram, ShimV2
+from core.runtime.shimv2.driver import ShimV2
+from core.runtime.shimv2.program import ShimProgram
+from core.runtime.shimv2.sandboxes import ShimSandboxer
 from core.runtime.table import Driver, Runtime, RuntimeSpec, RuntimeTable
 from core.runtime.wasm import WasmShim
 from core.runtime.wasm_sandboxes import WasmSandboxer
@@ -60,12 +62,12 @@ def _wasm(ground: Ground) -> Driver:
 
 
 def _shim(ground: Ground) -> Driver:
-    sandboxer = OciSandboxer(ground.state, ground.group, ground.clock, ground.boot)
+    pinned = OciSandboxer(ground.state, ground.group, ground.clock, ground.boot)
 
     def build(spec: RuntimeSpec) -> Runtime:
         program = ShimProgram(spec.program, spec.options)
-        shim = ShimV2(ground.state, ground.group, ground.launcher, ground.clock, ground.boot, program)
-        return Runtime(spec, sandboxer, shim)
+        whole = (ground.state, ground.group, ground.launcher, ground.clock, ground.boot, program)
+        return Runtime(spec, ShimSandboxer(*whole) if program.has_sandboxes else pinned, ShimV2(*whole))
 
     return build
 

@@ -55,7 +55,7 @@ class SandboxFolders(ABC):
     def create(self, sandbox: NewSandbox) -> SandboxState:
         """Make or adopt. Raises `Invalid`, `Unsupported`, and the class of an `OSError` of the kernel's."""
         self._check(sandbox)
-        seen = self.status(sandbox.id)
+        seen = self._there(sandbox.id)
         if seen.phase in (SandboxPhase.READY, SandboxPhase.STOPPED):
             return seen
         if seen.phase is not SandboxPhase.ABSENT:
@@ -64,7 +64,11 @@ class SandboxFolders(ABC):
             self._make(sandbox)
         except OSError as error:
             raise from_os_error(error, f"making sandbox {sandbox.id}") from error
-        return self.status(sandbox.id)
+        return self._there(sandbox.id)
+
+    def _there(self, id: str) -> SandboxState:
+        """What `create` made, whether it was started or not: the same, where nothing has to be started."""
+        return self.status(id)
 
     def cgroup(self, id: str) -> str:
         """The group that is the parent of the groups of its tasks."""

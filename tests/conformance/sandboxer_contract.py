@@ -48,11 +48,13 @@ class SandboxerContract:
 
     def test_a_stopped_one_starts_again(self, yard: Yard) -> None:
         yard.boxer.create(wanted())
+        yard.boxer.start("box")
         yard.boxer.stop("box", 0)
         assert yard.boxer.start("box").phase is SandboxPhase.READY
 
     def test_waiting_for_one_that_goes_on_ends(self, yard: Yard) -> None:
         yard.boxer.create(wanted())
+        yard.boxer.start("box")
         assert not yard.boxer.wait("box", 0.05)
 
     def test_one_that_is_not_there_cannot_be_started_or_measured(self, yard: Yard) -> None:
@@ -74,4 +76,5 @@ class SandboxerContract:
 
     def test_counters_of_an_empty_sandbox_are_nothing(self, yard: Yard) -> None:
         yard.boxer.create(wanted())
+        yard.boxer.start("box")
         assert yard.boxer.metrics("box").pids == 0

@@ -266,4 +266,4 @@ class ShimContract:
         for _ in range(3):
             run(ground, "true")
             ground.shim.delete("one")
-        assert len(os.listdir("/proc/self/fd")) == before
+        eventually(lambda: len(os.listdir("/proc/self/fd")) <= before)  # gRPC closes its own a little later

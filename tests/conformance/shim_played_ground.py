@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from core import cgroups, fsio
 from core.clock import SystemClock
 from core.process import Launcher
-from core.runtime.shimv2.driver import ShimProgram, ShimV2
+from core.runtime.ports import NewTask
+from core.runtime.shimv2.driver import ShimV2
+from core.runtime.shimv2.program import ShimProgram
 from tests.conformance.shim_ground import OciGround, skip_unless_possible
 from tests.fakes import played_shim
 
@@ -35,6 +38,11 @@ class PlayedGround(OciGround):
         assert tracking is not None
         self.helpers = cgroups.make(tracking, f"{self.group}/helpers-{secrets.token_hex(4)}")
         return ShimV2(self.state, self.group, Launcher(self.helpers), SystemClock(), self.boot, self.program)
+
+    def task(self, *args: str, id: str = "one", **wanted: object) -> NewTask:
+        """As for OCI runtimes, in any sandbox."""
+        sandbox = str(wanted.pop("sandbox", "box"))
+        return replace(super().task(*args, id=id, **wanted), sandbox=sandbox)
 
     def asked(self) -> list[str]:
         """The calls that the shim has had."""

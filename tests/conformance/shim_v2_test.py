@@ -19,7 +19,8 @@ from core.proc import ProcessId
 from core.process import Launcher
 from core.runtime.ports import ExecSpec, MonitorLost, TaskPhase
 from core.runtime.shimv2 import bootstrap
-from core.runtime.shimv2.driver import ShimProgram, ShimV2
+from core.runtime.shimv2.driver import ShimV2
+from core.runtime.shimv2.program import ShimProgram
 from tests.conformance.shim_contract import ShimContract, eventually, running
 from tests.conformance.shim_ground import OciGround, make_root, skip_unless_possible
 from tests.killing import killed_in_a_call
@@ -178,7 +179,8 @@ from pathlib import Path
 from core import proc
 from core.clock import SystemClock
 from core.process import Launcher
-from core.runtime.shimv2.driver import ShimProgram, ShimV2
+from core.runtime.shimv2.driver import ShimV2
+from core.runtime.shimv2.program import ShimProgram
 state, group, helpers, shim = sys.argv[1:]
 driver = ShimV2(Path(state), group, Launcher(Path(helpers)), SystemClock(), proc.boot_id(), ShimProgram(shim))
 print("ready", flush=True)

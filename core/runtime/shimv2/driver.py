@@ -15,7 +15,6 @@ import json
 import os
 import signal as signals
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,18 +28,10 @@ from core.runtime.bundle import Bundle, Bundles, Made, Record
 from core.runtime.joining import joined
 from core.runtime.monitored import MonitoredTasks, telling
 from core.runtime.observing import Eyes
-from core.runtime.ports import (
-    ExecSpec,
-    Stats,
-    TaskEvent,
-    TaskPhase,
-    TaskState,
-)
-from core.runtime.shimv2 import bootstrap, ending, execs, messages, minding
-from core.runtime.shimv2.bootstrap import Caller
+from core.runtime.ports import ExecSpec, NewTask, Stats, TaskEvent, TaskPhase, TaskState
+from core.runtime.shimv2 import bootstrap, ending, execs, messages, metering, minding, roots, sandboxes
+from core.runtime.shimv2.program import ShimProgram
 from core.runtime.shimv2.service import CREATE_SECONDS, TaskService, packed, talking
-from core.runtime.wire import encode
-from core.values import dataclass
 
 _PHASES: Final[Mapping[int, TaskPhase]] = {
     messages.CREATED: TaskPhase.CREATED,
@@ -54,29 +45,6 @@ _MOST_SAID: Final = 16 << 10
 _UNBEGUN: Final = ":[2:INIT]"
 
 
-@dataclass(frozen=True, slots=True)
-class ShimProgram:
-    """The shim to start, by name or path. `options`: `binary` (of runc's shim: which runtime), `config` (of others)."""
-
-    program: str
-    options: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def is_runc(self) -> bool:
-        """Whether it is a shim of OCI runtimes, with their state in files that we can see."""
-        return Path(self.program).name.startswith("containerd-shim-runc-")
-
-    def any(self, root: Path) -> dict[str, object]:
-        """The options that `Create` takes, in an Any (containerd.runc.v1.Options, runtimeoptions.v1.Options)."""
-        if self.is_runc:
-            values = {"binary_name": self.options.get("binary", ""), "root": str(root)}
-            return {"type_url": messages.RUNC_OPTIONS_URL, "value": encode(messages.RUNC_OPTIONS, values)}
-        if "config" not in self.options:
-            return {}
-        values = {"config_path": self.options["config"]}
-        return {"type_url": messages.OTHER_OPTIONS_URL, "value": encode(messages.OTHER_OPTIONS, values)}
-
-
 class ShimV2(MonitoredTasks):
     """Tasks by a shim each. Parameters as for `OciShim`; `program` says which shim."""
 
@@ -86,7 +54,8 @@ class ShimV2(MonitoredTasks):
         self._launcher = launcher
         self._clock = clock
         self._program = program
-        self._caller = Caller(program.program, group.strip("/").replace("/", "-"), str(state / "shims"))
+        self._state = state
+        self._caller = sandboxes.caller(program, state, group)
         self._found = cgroups.hierarchies()
         self._root = state / "shim" / Path(program.program).name
         bundles = Bundles(state)
@@ -124,6 +93,14 @@ class ShimV2(MonitoredTasks):
 
     # From nothing to running.
 
+    def prepare(self, task: NewTask) -> None:
+        """ABSENT → PREPARED; the root is mounted, or written down for a shim that mounts it itself."""
+        if not self._program.wants_mounts:
+            super().prepare(task)
+            return
+        self._moving(task.id, TaskEvent.PREPARE)
+        self._make(task, self._group_of(task), lambda work: roots.keep(task.rootfs, work))
+
     def create(self, id: str) -> TaskState:
         """PREPARED → CREATED; raises the shim's or its runtime's complaint and leaves HALF_MADE."""
         bundle = self._begun(id)
@@ -134,9 +111,12 @@ class ShimV2(MonitoredTasks):
             for name in minding.FIFOS:
                 os.mkfifo(path / name, 0o600)
             with minding.minded(self._launcher, path, self._eyes.exits, bundle.record) as minder:
-                bootstrap.start(self._launcher, self._caller, id, path)
+                shared = sandboxes.join(self._state, bundle.record.sandbox, path)
+                if not shared:
+                    bootstrap.start(self._launcher, self._caller, id, path)
                 with self._talking(id) as task:
-                    self._keep_shim(task, id)
+                    if not shared:
+                        self._keep_shim(task, id)
                     monitor = self._identity(minder(), f"the minder of {id}")
                     placing.move_out(self._found, self._group, monitor.pid)
                     first = self._create(task, id, path, bundle.record)
@@ -148,7 +128,7 @@ class ShimV2(MonitoredTasks):
         pid = task.call("Connect", id=id)["shim_pid"]
         shim = self._identity(pid, f"the shim of {id}")
         placing.move_out(self._found, self._group, pid)
-        fsio.write_atomic(self.bundles.path(id) / ending.RECORD, json.dumps(shim.to_json()).encode(), durable=False)
+        ending.record(shim, self.bundles.path(id))
 
     def _create(self, task: TaskService, id: str, path: Path, record: Record) -> ProcessId:
         streams = {"stdout": str(path / "stdout")}
@@ -156,11 +136,10 @@ class ShimV2(MonitoredTasks):
             streams["stderr"] = str(path / "stderr")
         if record.stdin or record.terminal:
             streams["stdin"] = str(path / "stdin")
-        options = self._program.any(self._root)
-        said = task.call(
-            "Create", CREATE_SECONDS, id=id, bundle=str(path), terminal=record.terminal, options=options, **streams
-        )
-        return self._identity(said["pid"], f"task {id}")
+        wanted = {"terminal": record.terminal, "options": self._program.any(self._root), "rootfs": roots.kept(path)}
+        said = task.call("Create", CREATE_SECONDS, id=id, bundle=str(path), **wanted, **streams)
+        # Where no process of this node is the task's, its shim stands for it.
+        return self._identity(said["pid"] or task.call("Connect", id=id)["shim_pid"], f"task {id}")
 
     def start(self, id: str) -> TaskState:
         """CREATED → RUNNING (or STOPPED already, when it was quick)."""
@@ -200,7 +179,7 @@ class ShimV2(MonitoredTasks):
         except _GONE:
             if everyone:
                 limits.signal_all(self._found, bundle.record.cgroup, signal)
-            else:
+            elif bundle.made.first not in self._shims(id):
                 bundle.made.first.signal(signals.Signals(signal))
 
     def exec(self, id: str, process: ExecSpec) -> int:
@@ -245,28 +224,48 @@ class ShimV2(MonitoredTasks):
             task.call("Update", id=id, resources=packed("LinuxResources", resources))
 
     def stats(self, id: str) -> Stats:
-        """Counters of the task's control group; raises `NotFound`."""
-        seen = limits.counters(self._found, self._living(id).cgroup)
-        if seen is None:
-            raise NotFound(f"task {id} has no control group")
-        return seen
+        """Counters of the task's control group, or where there is nothing in it the shim's own; raises `NotFound`."""
+        group = self._living(id).cgroup
+        seen = limits.counters(self._found, group)
+        if seen is not None and limits.pids_below(self._found, group):
+            return seen
+        with self._talking(id) as task:
+            return metering.read(task.call("Stats", id=id)["stats"])
 
     # To the end.
 
     def _end(self, id: str, bundle: Bundle) -> None:
         group, made = bundle.record.cgroup, bundle.made
         if made is not None:
-            made.first.signal(signals.SIGKILL)
+            self._end_first(id, made.first)
         limits.end_all(self._found, group, self._clock, within=10.0)
         if made is not None:
             proc.wait_gone(made.monitor, _END_SECONDS)
         if bundle.created:
             seen = self._eyes.runtime_root / id if self._program.is_runc else None
-            ending.end_shim(self._launcher, self._caller, self.bundles.path(id), self._eyes.boot, seen)
+            self._ending(id).task(seen)
         if made is not None and made.monitor.signal(signals.SIGKILL):
             proc.wait_gone(made.monitor, _END_SECONDS)
         limits.end_all(self._found, group, self._clock, within=10.0)
         cgroups.remove_everywhere(group, self._found, self._clock)
+
+    def _end_first(self, id: str, first: ProcessId) -> None:
+        """Kill the task's own process; where that is its shim, have the shim kill what is inside."""
+        if first not in self._shims(id):
+            first.signal(signals.SIGKILL)
+            return
+        with contextlib.suppress(AgentError), self._talking(id) as task:  # it is dead, or hangs: ended below
+            task.call("Kill", id=id, signal=int(signals.SIGKILL), all=True)
+
+    def _shims(self, id: str) -> list[ProcessId]:
+        """The shim of a task, and that of its sandbox, as they were recorded."""
+        path = self.bundles.path(id)
+        return [found for where in (path, sandboxes.joined(self._state, path)) if (found := ending.recorded(where))]
+
+    def _ending(self, id: str) -> ending.Ending:
+        path = self.bundles.path(id)
+        shared = sandboxes.joined(self._state, path)
+        return ending.Ending(self._launcher, self._caller, path, id, self._eyes.boot, shared)
 
     def _forget(self, id: str, bundle: Bundle | None) -> None:
         fsio.remove_tree(self._eyes.runtime_root / id)

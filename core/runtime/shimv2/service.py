@@ -1,4 +1,4 @@
-"""The task service of a shim: seventeen calls of `containerd.task.v2` or `v3`, whichever it has.
+"""The services of a shim: seventeen calls of `containerd.task.v2` or `v3`, whichever it has, and nine for sandboxes.
 
 Rules of this file: a connection lives as long as its block. A shim that does not know the service of its version gets
 the other one. Every call has a limit of time, but for `wait` in the minder.
@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from core.errors import Unsupported
 from core.runtime import wire
 from core.runtime.shimv2.bootstrap import Address
-from core.runtime.shimv2.messages import METHODS, OCI_URL, TASK
+from core.runtime.shimv2.messages import METHODS, OCI_URL, SANDBOX, SANDBOX_METHODS, TASK
 from core.runtime.ttrpc.client import Client
 
 CALL_SECONDS: Final = 10.0
@@ -74,6 +74,18 @@ class TaskService:
         call = self.begin("Wait", id=id)
         call.done.wait()
         return wire.decode(METHODS["Wait"][1], call.result(CALL_SECONDS))
+
+
+class SandboxService:
+    """The nine calls of `containerd.runtime.sandbox.v1`, over a connection that task calls may use too."""
+
+    def __init__(self, client: Transport) -> None:
+        self._client = client
+
+    def call(self, method: str, seconds: float = CALL_SECONDS, /, **values: object) -> dict[str, Any]:
+        """One call to its end, as names and values of `SANDBOX_METHODS`; raises what was answered, or `TimedOut`."""
+        request, response = SANDBOX_METHODS[method]
+        return wire.decode(response, self._client.call(SANDBOX, method, wire.encode(request, values), seconds))
 
 
 def packed(kind: str, value: Mapping[str, Any]) -> dict[str, Any]:
