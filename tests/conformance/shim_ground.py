@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from core.runtime.ports import NewTask, Shim
 from tests.runtimes import program
 
 BUSYBOX = "/bin/busybox"
+_PATIENCE = 30.0
 
 
 def why_not() -> str:
@@ -45,6 +47,15 @@ def make_root(folder: Path) -> Path:
     (folder / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nwww:x:33:33::/:/bin/sh\n")
     (folder / "etc/group").write_text("root:x:0:\nwww:x:33:\nextra:x:44:www\n")
     return folder
+
+
+def _comes_late(words: list[bytes]) -> bool:
+    """Whether it is a helper of a killed engine on its way into a group that is gone: it ends as soon as it runs.
+
+    Either still the engine's own copy, or the shell that enters the group before it becomes the program.
+    """
+    copy = b"-c" in words and b"-I" not in words
+    return copy or any(word.endswith(b"/cgroup.procs") and not os.path.exists(word) for word in words)
 
 
 class Remains:
@@ -72,15 +83,22 @@ class Remains:
         return left + [f"process {pid} of {self.state}" for pid in self.processes()]
 
     def processes(self) -> list[int]:
-        """Those with our state folder on their command line."""
-        found = []
+        """Those with our state folder on their command line, once those that come late have given up."""
+        deadline = time.monotonic() + _PATIENCE
+        while any(_comes_late(words) for words in self._command_lines().values()):
+            assert time.monotonic() < deadline, f"still on their way: {self._command_lines()}"
+            time.sleep(0.005)
+        return list(self._command_lines())
+
+    def _command_lines(self) -> dict[int, list[bytes]]:
+        found = {}
         for pid in proc.pids():
             try:
                 line = Path(f"/proc/{pid}/cmdline").read_bytes()
             except OSError:
                 continue
             if os.fsencode(self.state) in line and pid != os.getpid():
-                found.append(pid)
+                found[pid] = line.split(b"\0")
         return found
 
     def end(self) -> None:
