@@ -16,8 +16,9 @@ from core.errors import Invalid, NotFound, from_os_error
 from core.fsio import fsync_dir, read_bounded, read_if_there, write_atomic
 from migrations.config import imports, migrate
 from migrations.config.masking import masked
-from migrations.config.work import LATEST, Entry, Outcome, Settings
-from reconciler.cli.terminal import printable, tell
+from migrations.config.work import LATEST, Settings
+from reconciler.cli.accounts import as_json, as_table
+from reconciler.cli.terminal import tell
 
 MOST_BYTES: Final = 1 << 20
 _PRIVATE: Final = 0o600
@@ -90,9 +91,9 @@ def migrate_config(wanted: Wanted) -> int:
     if refused:
         said.append("something was dropped, and --strict was asked for" + "; nothing was written" * wanted.write)
     if wanted.report == "json":
-        tell(_json(done.result.entries).decode().rstrip())
+        tell(as_json(done.result.entries).decode().rstrip())
     else:
-        tell("\n".join([*_table(done.result.entries), *said]))
+        tell("\n".join([*as_table(done.result.entries), *said]))
     return 1 if refused else 0
 
 
@@ -140,7 +141,7 @@ def _deliver(wanted: Wanted, done: _Outcome, folder: str, file: str, refused: bo
         text = result.text
         if wanted.to is None and not done.name.endswith(name):
             text = migrate.render(migrate.parse(text, file, "toml"), "yaml")
-        files = {**result.files, name: text, "report.json": _json(result.entries)}
+        files = {**result.files, name: text, "report.json": as_json(result.entries)}
         _write_all({os.path.join(folder, name): content for name, content in files.items()}, result.private, folder)
         return [f"wrote {', '.join(sorted(files))} in {wanted.out}"]
     if wanted.write:
@@ -206,33 +207,3 @@ def _put_back(paths: Sequence[str], before: Mapping[str, tuple[bytes, int]]) -> 
         else:
             Path(path).unlink(missing_ok=True)
             fsync_dir(Path(path).parent)
-
-
-# ------------------------------------------------------------------------------------------------------------- report
-
-
-def _json(entries: Sequence[Entry]) -> bytes:
-    import json
-
-    return (
-        json.dumps({"entries": [entry._asdict() for entry in entries]}, indent=2, ensure_ascii=False).encode() + b"\n"
-    )
-
-
-def _table(entries: Sequence[Entry]) -> list[str]:
-    """What became of each key, a line each, and the sum."""
-    names = {entry.file for entry in entries}
-    rows = [("PLACE", "OUTCOME", "KEY", "NOW", "WHY")]
-    for entry in entries:
-        place = str(entry.line) if len(names) == 1 else f"{os.path.relpath(entry.file)}:{entry.line}"
-        now = "" if entry.to == entry.key else entry.to
-        rows.append((place, entry.outcome.value, entry.key, now, entry.why))
-    widths = [min(max(len(row[i]) for row in rows), 60) for i in range(4)]
-    lines: list[str] = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        line = "  ".join([*cells, row[4]]).rstrip()
-        lines.append(line if line.isprintable() else printable(line))
-    counts = {outcome: sum(entry.outcome is outcome for entry in entries) for outcome in Outcome}
-    total = ", ".join(f"{count} {outcome.value}" for outcome, count in counts.items())
-    return [*lines, f"{len(entries)} keys: {total}"]

@@ -39,13 +39,14 @@ class _Stop(Exception):
         self.fault = fault
 
 
-def read_documents(data: bytes, file: str) -> tuple[list[Document], list[Fault]]:
+def read_documents(data: bytes, file: str, *, aliases: bool = False) -> tuple[list[Document], list[Fault]]:
     """The documents of one file that hold anything, and the faults of the file itself (its encoding, its syntax).
 
+    `aliases`: they and merge keys are written out, within the same limits, for what is no manifest of ours.
     A document's own faults (doubles, aliases, numbers) are in it. After a fault of syntax the rest is not read. Bytes
     are UTF-8, with or without a byte order mark; lines end in LF, CRLF or CR.
     """
-    reader = _Reader(file)
+    reader = _Reader(file, aliases=aliases)
     try:
         reader.read(_decoded(data, file))
     except _Stop as stop:
@@ -111,8 +112,9 @@ class _Reader:
     document that it was in are in `unfinished`.
     """
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, *, aliases: bool = False) -> None:
         self.file = file
+        self._anchors: dict[str, Node] | None = {} if aliases else None
         self.documents: list[Document] = []
         self.unfinished = _nothing()
         self._path: list[str | int] = []
@@ -125,6 +127,8 @@ class _Reader:
         while (event := self._next()) is not None:
             if not isinstance(event, ev.DocumentStartEvent):
                 continue
+            if self._anchors is not None:
+                self._anchors = {}
             root = self.unfinished.root = self._node(self._next(), 1)
             if root.value is not None or self.unfinished.faults:
                 self.documents.append(self.unfinished)
@@ -146,11 +150,17 @@ class _Reader:
         if self._nodes > MOST_NODES:
             raise self._stop(mark, f"more than {MOST_NODES} values in a file", "split the file")
         kind = type(event)
+        if self._anchors is not None and event.anchor is not None:
+            return self._anchored(event, mark, depth)
         if kind is ev.AliasEvent:
             self._fault(mark, f"aliases (*{excerpt(event.anchor)}) are not read", "write the value out")
             return Node(None, mark)
         if event.anchor is not None:
             self._fault(mark, f"anchors (&{excerpt(event.anchor)}) are not read", "remove it, and write values out")
+        return self._value(event, mark, depth)
+
+    def _value(self, event: Any, mark: Mark, depth: int) -> Node:
+        kind = type(event)
         if event.tag is not None:
             self._fault(mark, f"tags ({excerpt(event.tag)}) are not read", "remove it; quote what is meant as text")
         if kind is ev.ScalarEvent:
@@ -158,6 +168,21 @@ class _Reader:
         if depth > MOST_DEPTH:
             raise self._stop(mark, f"nested deeper than {MOST_DEPTH} levels", "nest less")
         return self._mapping(mark, depth) if kind is ev.MappingStartEvent else self._sequence(mark, depth)
+
+    def _anchored(self, event: Any, mark: Mark, depth: int) -> Node:
+        """What has an anchor, remembered; or what an alias stands for, which counts as if it were written out."""
+        assert self._anchors is not None
+        if type(event) is not ev.AliasEvent:
+            node = self._anchors[event.anchor] = self._value(event, mark, depth)
+            return node
+        if (known := self._anchors.get(event.anchor)) is None:
+            self._fault(mark, f"there is no anchor &{excerpt(event.anchor)} before this", "write the value out")
+            return Node(None, mark)
+        count, height = known.measure()
+        self._nodes += count
+        if self._nodes > MOST_NODES or depth + height > MOST_DEPTH:
+            raise self._stop(mark, "aliases make it too large or too deep", "write less by aliases")
+        return Node(known.value, known.mark, known.text, known.children)
 
     def _scalar(self, event: ev.ScalarEvent, mark: Mark) -> Node:
         text = event.value
@@ -185,8 +210,12 @@ class _Reader:
 
     def _mapping(self, mark: Mark, depth: int) -> Node:
         children: dict[str, Node] = {}
+        merged: list[Node] = []
         while type(event := self._next()) is not ev.MappingEndEvent:
             place = _mark(event)
+            if self._anchors is not None and type(event) is ev.ScalarEvent and event.value == "<<" and not event.style:
+                merged.append(self._node(self._next(), depth + 1))
+                continue
             key = self._key(event, place, depth)
             self._path.append("?" if key is None else key)
             if key in children:
@@ -197,7 +226,18 @@ class _Reader:
             if key is not None:
                 children.setdefault(key, child)
             self._path.pop()
+        for node in merged:
+            self._merge(node, children)
         return Node({key: child.value for key, child in children.items()}, mark, None, children)
+
+    def _merge(self, node: Node, children: dict[str, Node]) -> None:
+        """Add what a merge key names, where nothing of that key stands."""
+        for one in node.children if isinstance(node.children, list) else [node]:
+            if not isinstance(one.children, dict):
+                self._fault(one.mark, "a merge key (<<) names no mapping", "write the keys out")
+                continue
+            for key, child in one.children.items():
+                children.setdefault(key, child)
 
     def _key(self, event: Any, mark: Mark, depth: int) -> str | None:
         """The key's text; None after a fault that says why it is none."""

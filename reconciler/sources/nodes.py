@@ -69,6 +69,11 @@ class Node:
         for part, node in self.items():
             yield from node.walk((*path, part))
 
+    def measure(self) -> tuple[int, int]:
+        """How many values it is, itself one of them, and how many levels deep."""
+        below = [child.measure() for _, child in self.items()]
+        return 1 + sum(count for count, _ in below), 1 + max((height for _, height in below), default=0)
+
     def replace_scalars(self, change: Callable[[Path, Node], Any], path: Path = ()) -> None:
         """Set the value of each scalar below this node to what `change` returns, in the values of its parents too."""
         for part, node in self.items():
