@@ -63,6 +63,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--has", type=int, default=3, help="the version of its task service")
     made.add_argument("--sandboxes", action="store_true", help="it has the sandbox service")
     made.add_argument("--hangs", default="", help="a method that is never answered")
+    made.add_argument("--dies", default="", help="a method at which it ends")
+    made.add_argument("--unplaced", action="store_true", help="it names no process of this node as the task's")
     made.add_argument("--garbage", action="store_true", help="it answers with bytes of no protocol")
     made.add_argument("--serve", type=Path)
     for name in ("-namespace", "-address", "-publish-binary", "-id", "-bundle"):
@@ -88,6 +90,8 @@ class Played:
             out.write(f"{service}/{method} {payload.hex()}\n")
         if method == self.plays.hangs:
             threading.Event().wait()
+        if method == self.plays.dies:
+            os._exit(1)
         if service == messages.SANDBOX and self.plays.sandboxes:
             return self.of_sandbox(method, payload)
         if service == messages.TASK[self.plays.has - 2] and method in messages.METHODS:
@@ -106,7 +110,8 @@ class Played:
             return b""
         if method == "Create":
             payload = self.created(payload)
-        return self.forward(method, payload)
+        said = self.forward(method, payload)
+        return b"" if self.plays.unplaced and method == "Create" else said
 
     def created(self, payload: bytes) -> bytes:
         """The real shim's state in our folder; the rest as it is."""
@@ -257,7 +262,9 @@ def serve_grpc(path: Path, handle: Handler) -> Any:
 def garbage(path: Path) -> None:
     """Answer whatever comes with bytes that are nothing."""
     for connection in connections(path):
-        connection.sendall(b"\xff" * 64)
+        with contextlib.suppress(OSError):  # whoever came has only looked
+            connection.sendall(b"\xff" * 64)
+            connection.recv(1)
         connection.close()
 
 
@@ -266,6 +273,8 @@ def main(words: list[str]) -> None:
     plays = parser().parse_args([word for word in words if word != "--"])
     path = plays.folder / f"{hashlib.sha256(plays.id.encode()).hexdigest()[:16]}.sock"
     if plays.action == "delete":
+        with open(plays.folder / "asked", "a") as out:
+            out.write(f"delete/{plays.id}\n")
         bundle, given = plays.bundle, words[words.index("--") + 1 :]
         subprocess.run([REAL, *given], cwd=bundle, check=False, capture_output=True)
         path.unlink(missing_ok=True)

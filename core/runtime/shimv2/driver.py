@@ -20,16 +20,17 @@ from typing import Any, Final
 
 from core import cgroups, fsio, proc
 from core.clock import Clock
-from core.errors import AgentError, Failed, NotFound, TimedOut, Unavailable
+from core.errors import AgentError, NotFound, TimedOut, Unavailable
 from core.proc import ProcessId
 from core.process import Launcher, Result
-from core.runtime import conmon, limits, placing
+from core.runtime import limits, placing
 from core.runtime.bundle import Bundle, Bundles, Made, Record
 from core.runtime.joining import joined
 from core.runtime.monitored import MonitoredTasks, telling
 from core.runtime.observing import Eyes
 from core.runtime.ports import ExecSpec, NewTask, Stats, TaskEvent, TaskPhase, TaskState
 from core.runtime.shimv2 import bootstrap, ending, execs, messages, metering, minding, roots, sandboxes
+from core.runtime.shimv2.complaints import explained
 from core.runtime.shimv2.program import ShimProgram
 from core.runtime.shimv2.service import CREATE_SECONDS, TaskService, packed, talking
 
@@ -43,6 +44,8 @@ _END_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 2.0
 _MOST_SAID: Final = 16 << 10
 _UNBEGUN: Final = ":[2:INIT]"
+_BEGUN: Final = "started"
+"""A file of the bundle, for the time when a shim does not say how its task is."""
 
 
 class ShimV2(MonitoredTasks):
@@ -74,7 +77,8 @@ class ShimV2(MonitoredTasks):
             with self._talking(id) as task:
                 said = task.call("State", _LOOK_SECONDS, id=id)["status"]
         except AgentError:
-            return seen
+            begun = os.path.lexists(self.bundles.path(id) / _BEGUN)
+            return seen if begun else TaskState(id, TaskPhase.CREATED, seen.pid, seen.monitor)
         return TaskState(id, _PHASES.get(said, seen.phase), seen.pid, seen.monitor)
 
     def _left(self) -> Iterable[str]:
@@ -82,14 +86,13 @@ class ShimV2(MonitoredTasks):
 
     @contextlib.contextmanager
     def _talking(self, id: str) -> Iterator[TaskService]:
-        """A connection to the shim of a task; what it has no class for is read as a runtime's complaint."""
+        """A connection to the shim of a task; what it complains of is raised in words that say what to do."""
+        path = self.bundles.path(id)
         try:
-            with talking(bootstrap.checked(bootstrap.kept(self.bundles.path(id)))) as task:
+            with talking(bootstrap.checked(bootstrap.kept(path))) as task:
                 yield task
         except AgentError as error:
-            if type(error) is Failed:
-                raise conmon.complaint(error.message) from error
-            raise
+            raise explained(error, self._program.program, path) from error
 
     # From nothing to running.
 
@@ -146,6 +149,7 @@ class ShimV2(MonitoredTasks):
         self._moving(id, TaskEvent.START)
         with self._talking(id) as task:
             task.call("Start", CREATE_SECONDS, id=id)
+        (self.bundles.path(id) / _BEGUN).touch(mode=0o600)
         return self.state(id)
 
     # While it runs.

@@ -22,12 +22,13 @@ from core.clock import Clock
 from core.errors import AgentError, Failed, NotFound, TimedOut, Unsupported
 from core.proc import ProcessId
 from core.process import Launcher
-from core.runtime import conmon, placing
+from core.runtime import placing
 from core.runtime.bundle import checked_name
 from core.runtime.ports import NewSandbox, SandboxPhase, SandboxState, Stats
 from core.runtime.sandboxes import OciSandboxer
 from core.runtime.shimv2 import bootstrap, ending, metering
 from core.runtime.shimv2.bootstrap import Caller
+from core.runtime.shimv2.complaints import explained
 from core.runtime.shimv2.program import ShimProgram
 from core.runtime.shimv2.service import CREATE_SECONDS, SandboxService, TaskService, connected
 
@@ -97,14 +98,13 @@ class ShimSandboxer(OciSandboxer):
 
     @contextlib.contextmanager
     def _asking(self, id: str) -> Iterator[SandboxService]:
-        """A connection to a sandbox's shim; what has no class is read as a complaint."""
+        """A connection to a sandbox's shim; what it complains of is raised in words that say what to do."""
+        bundle = self._bundle(id)
         try:
-            with connected(bootstrap.checked(bootstrap.kept(self._bundle(id)))) as client:
+            with connected(bootstrap.checked(bootstrap.kept(bundle))) as client:
                 yield SandboxService(client)
         except AgentError as error:
-            if type(error) is Failed:
-                raise conmon.complaint(error.message) from error
-            raise
+            raise explained(error, self._program.program, bundle) from error
 
     # From nothing to running.
 

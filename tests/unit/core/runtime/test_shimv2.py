@@ -13,12 +13,17 @@ from hypothesis import strategies as st
 
 from core.clock import VirtualClock
 from core.errors import AgentError, Busy, Denied, Failed, MissingTool, NotFound, TimedOut, Unsupported
+from core.mounts import MountSpec
 from core.process import Launcher
 from core.runtime import logs, wire
-from core.runtime.shimv2 import bootstrap, messages
+from core.runtime.ports import Stats
+from core.runtime.shimv2 import bootstrap, messages, metering, roots
 from core.runtime.shimv2.bootstrap import Address, Caller
+from core.runtime.shimv2.complaints import explained
 from core.runtime.shimv2.minder import CriLog
+from core.runtime.shimv2.program import ShimProgram
 from core.runtime.shimv2.service import packed, talking
+from core.runtime.ttrpc.client import ConnectionLost
 from core.runtime.ttrpc.server import Server
 
 SOCKET = "/run/containerd/s/0a"
@@ -237,6 +242,80 @@ def test_oci_structures_travel_as_json_in_an_any() -> None:
         "type_url": "types.containerd.io/opencontainers/runtime-spec/1/Process",
         "value": b'{"args": ["x"]}',
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (ConnectionLost("hung up"), ConnectionLost, "bad-v1 went away in the middle of a call: no such config"),
+        (wire.Malformed("cut off"), wire.Malformed, "bad-v1 answered with nonsense: cut off"),
+        (TimedOut("Start was not answered"), TimedOut, "bad-v1 hangs: Start was not answered"),
+        (Failed('exec: "x": executable file not found in $PATH'), NotFound, "executable file not found"),
+    ],
+)
+def test_what_a_shim_does_wrong_is_told_with_its_name_and_what_to_do(
+    folder: Path, error: AgentError, kind: type[AgentError], words: str
+) -> None:
+    (folder / "log").write_text('time="now" level=error msg="no such config"\n')
+    told = explained(error, "/opt/containerd-shim-bad-v1", folder)
+    assert isinstance(told, kind)
+    assert words in told.message
+    assert told.hint()
+
+
+def test_what_has_a_class_of_its_own_stays_as_it_is(folder: Path) -> None:
+    error = Busy("it runs")
+    assert explained(error, "/opt/containerd-shim-bad-v1", folder) is error
+    assert explained(ConnectionLost("hung up"), "x", folder).message.endswith("of a call: hung up")
+
+
+# What a shim counts, and what it mounts.
+
+
+def test_counters_of_both_kinds_are_read() -> None:
+    v1 = {
+        "pids": {"current": 3},
+        "cpu": {"usage": {"total": 2_500_000_000}},
+        "memory": {"total_inactive_file": 10, "usage": {"usage": 110}},
+        "memory_oom_control": {"oom_kill": 1},
+    }
+    v2 = {
+        "pids": {"current": 3},
+        "cpu": {"usage_usec": 2_500_000},
+        "memory": {"inactive_file": 10, "usage": 110},
+        "memory_events": {"oom_kill": 1},
+    }
+    for url, table, values in (
+        (messages.METRICS_V1_URL, messages.METRICS_V1, v1),
+        (f"types.googleapis.com/{messages.METRICS_V2_URL}", messages.METRICS_V2, v2),
+    ):
+        assert metering.read({"type_url": url, "value": wire.encode(table, values)}) == Stats(2.5, 100, 3, 1)
+        assert metering.read({"type_url": url, "value": b""}) == Stats(0.0, 0, 0, 0)
+
+
+def test_counters_that_nobody_knows_are_told() -> None:
+    for told in (None, {"type_url": "some.Other", "value": b""}):
+        with pytest.raises(Unsupported):
+            metering.read(told)
+    with pytest.raises(wire.Malformed):
+        metering.read({"type_url": messages.METRICS_V1_URL, "value": b"\xff"})
+
+
+def test_a_root_as_mounts_has_no_path_that_depends_on_where_one_stands() -> None:
+    layers = ("lowerdir=1/fs:2/fs", "upperdir=/up", "workdir=/work", "xino=off")
+    assert roots.as_message(MountSpec("overlay", "overlay", layers, "/var/layers")) == {
+        "type": "overlay",
+        "source": "overlay",
+        "options": ["lowerdir=/var/layers/1/fs:/var/layers/2/fs", "upperdir=/up", "workdir=/work", "xino=off"],
+    }
+    bind = MountSpec("bind", "3/fs", ("bind", "ro"), "/var/layers")
+    assert roots.as_message(bind) == {"type": "bind", "source": "/var/layers/3/fs", "options": ["bind", "ro"]}
+
+
+def test_the_options_of_a_runtime_say_how_its_shim_is_used() -> None:
+    plain, boxed = ShimProgram("x"), ShimProgram("x", {"sandbox": "service", "rootfs": "mounts"})
+    assert (plain.has_sandboxes, plain.wants_mounts) == (False, False)
+    assert (boxed.has_sandboxes, boxed.wants_mounts) == (True, True)
 
 
 # The log.
