@@ -1,7 +1,11 @@
 """What an engine that finds nothing to do must not load: it is most of what a no-op apply takes."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+from tests.figures import Figure
 
 NEEDED_BY_FEW = (
     "ssl",
@@ -26,3 +30,37 @@ def test_a_migration_loads_no_model_no_yaml_and_no_store() -> None:
     heavy = ("pydantic", "ruamel", "sqlite3", "ssl", "reconciler.config", "reconciler.sources")
     look = f"import sys, reconciler.cli.migrating; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+def processor_time(words: list[str], env: dict[str, str]) -> float:
+    """Seconds of processor time that a process took, from its start to its end; it must end with 0."""
+    with subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return used.ru_utime + used.ru_stime
+
+
+def test_a_migration_of_200_lines_takes_less_than_150_ms_as_a_whole_process(tmp_path: Path, figure: Figure) -> None:
+    file = GOLDEN / "config" / "default-1.6.20.toml"
+    assert len(file.read_text().splitlines()) > 200
+    env = {**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)}  # compiled once, as what is installed is
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    words = [
+        sys.executable,
+        "-m",
+        "reconciler.cli.main",
+        "config",
+        "migrate",
+        "--from",
+        "containerd",
+        str(file),
+        "--to",
+        "4",
+    ]
+    best = min(processor_time(words, env) for _ in range(8))
+    figure("a migration of 200 lines", best * 1000, "ms")
+    assert best <= 0.15
