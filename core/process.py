@@ -48,6 +48,10 @@ class Result:
         return lines[-1].strip()[:500] if lines else f"exit code {self.code}"
 
 
+Child = subprocess.Popen[bytes]
+PIPE: Final = subprocess.PIPE
+
+
 def find(program: str, package: str = "") -> str:
     """The full path of `program`; raises `MissingTool` with the Debian package that has it."""
     path = shutil.which(program, path=os.environ.get("PATH", "") + ":" + CLEAN_ENV["PATH"])
@@ -89,7 +93,7 @@ class Launcher:
             given.write(stdin)
             given.seek(0)
             child = self.start(argv, stdin=given if stdin else None, stdout=out, stderr=err, cwd=cwd, env=env)
-            if not _ended(child, timeout):
+            if not ended(child, timeout):
                 left = _descendants(child.pid) if descendants else []
                 kill_group(child)
                 _kill(left)
@@ -132,8 +136,8 @@ class Launcher:
             raise MissingTool(argv[0], Path(argv[0]).name) from None
 
 
-def _ended(child: subprocess.Popen[bytes], timeout: float) -> bool:
-    """Wait by pidfd: Popen's own wait with a time-out polls, and is up to 50 ms late."""
+def ended(child: Child, timeout: float) -> bool:
+    """Wait up to `timeout` seconds for its end, by pidfd: Popen's own wait polls then, and is up to 50 ms late."""
     fd = os.pidfd_open(child.pid)
     try:
         poller = select.poll()

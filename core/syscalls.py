@@ -77,6 +77,17 @@ def umount(target: str, flags: int = UMOUNT_NOFOLLOW) -> None:
     _check(_libc.umount2(os.fsencode(target), flags), target)
 
 
+def pivot_into(folder: str) -> None:
+    """Make `folder`, a mount point, the root of this process' own mount namespace, and let go of what was there before.
+
+    pivot_root(2), the way with one folder for both; raises `OSError`.
+    """
+    os.chdir(folder)
+    _check(_libc.pivot_root(b".", b"."), folder)
+    umount(".", MNT_DETACH)
+    os.chdir("/")
+
+
 def openat2(dirfd: int, path: str | bytes, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
     """openat2(2): a new descriptor (O_CLOEXEC added), resolved as `resolve` (RESOLVE_*) allows; raises `OSError`."""
     how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, mode, resolve)

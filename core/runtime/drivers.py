@@ -40,7 +40,7 @@ class Ground:
 
 
 def _oci(ground: Ground) -> Driver:
-    sandboxer = OciSandboxer(ground.state, ground.group, ground.clock, ground.boot)
+    sandboxer = OciSandboxer(ground.state, ground.group, ground.clock, ground.boot, ground.launcher)
 
     def build(spec: RuntimeSpec) -> Runtime:
         tools = Tools(runtime=spec.program)
@@ -62,7 +62,7 @@ def _wasm(ground: Ground) -> Driver:
 
 
 def _shim(ground: Ground) -> Driver:
-    pinned = OciSandboxer(ground.state, ground.group, ground.clock, ground.boot)
+    pinned = OciSandboxer(ground.state, ground.group, ground.clock, ground.boot, ground.launcher)
 
     def build(spec: RuntimeSpec) -> Runtime:
         program = ShimProgram(spec.program, spec.options)

@@ -2,10 +2,12 @@
 
 Rules of this file: a sandbox gets its name by rename, whole; one that is found under its name with every pin in place
 and this boot's id is adopted, anything less is removed and made anew. Namespaces are made in a thread of their own,
-which ends at once; the kernel keeps what is pinned.
+which ends at once; the kernel keeps what is pinned. Only a pid namespace needs a process: Debian's static catatonit, in
+the group of the monitors, since it outlives the engine as they do; a sandbox whose first process is gone is made anew.
 
 A sandbox's folder `<state>/netns/<id>` (0700): `sandbox.json`, `object.json`, the pins `network` (not in host mode),
-`ipc`, `uts`, the files `hosts`, `hostname`, `resolv.conf`, and `shm`, a tmpfs that is all its tasks' /dev/shm.
+`ipc`, `uts`, and `pid` where processes are shared, the files `hosts`, `hostname`, `resolv.conf`, and `shm`, a tmpfs
+that is all its tasks' /dev/shm.
 """
 
 from __future__ import annotations
@@ -22,14 +24,17 @@ import struct
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from core import cgroups, fsio, mounts, syscalls
+from core import cgroups, fsio, mounts, proc, syscalls
 from core.clock import Clock
-from core.errors import Invalid, Unsupported
+from core.errors import Failed, Invalid, Unsupported
 from core.mounts import MountSpec
-from core.runtime import limits
+from core.proc import ProcessId
+from core.process import Launcher, find
+from core.runtime import limits, placing
 from core.runtime.bundle import checked_name
+from core.runtime.holding import hold
 from core.runtime.ports import NewSandbox, SandboxPhase, SandboxState, Stats
 from core.runtime.sandbox_folders import STOPPED, SandboxFolders
 from core.values import dataclass
@@ -39,11 +44,14 @@ _NAMESPACES: Final = {
     "ipc": ("ipc", syscalls.CLONE_NEWIPC),
     "uts": ("uts", syscalls.CLONE_NEWUTS),
 }
+_PIDS: Final = "pid"
+_PAUSE: Final = "catatonit"
 _SHM: Final = MountSpec("tmpfs", "shm", ("nosuid", "nodev", "noexec", "mode=1777", "size=65536k"))
 _SYSCTL: Final = re.compile(r"net\.[a-zA-Z0-9._/-]+|kernel\.(shm|msg)[a-z_]*|kernel\.sem|fs\.mqueue\.[a-z_]+")
 _HOST_FILES: Final = ("/etc/hosts", "/etc/resolv.conf")
 _SIOCSIFFLAGS: Final = 0x8914
 _IFF_UP_RUNNING: Final = 0x41
+_PAUSE_SECONDS: Final = 5.0
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
 
 
@@ -53,25 +61,36 @@ class _Record:
     network: str
     created: float
     files: Mapping[str, str] = field(default_factory=dict)
+    first: Mapping[str, Any] | None = None
+    """The process that holds the pid namespace, where it is shared."""
 
     @property
     def pins(self) -> list[str]:
+        """Those that need no process."""
         return [name for name in _NAMESPACES if name != "network" or self.network != "host"]
+
+    @property
+    def pause(self) -> ProcessId | None:
+        """The process that holds the pid namespace."""
+        return None if self.first is None else ProcessId.from_json(self.first)
 
 
 class OciSandboxer(SandboxFolders):
     """Sandboxes for runtimes that run processes on this kernel."""
 
-    def __init__(self, state: Path, group: str, clock: Clock, boot: str) -> None:
+    def __init__(self, state: Path, group: str, clock: Clock, boot: str, launcher: Launcher | None = None) -> None:
         super().__init__(state, group, clock, boot)
+        self._launcher = launcher or Launcher()
         self._found = cgroups.hierarchies()
 
     def _check(self, sandbox: NewSandbox) -> None:
         check(sandbox)
 
     def _make(self, sandbox: NewSandbox) -> None:
+        program = find(_PAUSE) if sandbox.share_processes else ""
         limits.limit(self._found, self.cgroup(sandbox.id), sandbox.resources)
         final = self._folder / sandbox.id
+        pause: ProcessId | None = None
         with fsio.staging(self._folder, sandbox.id) as work:
             try:
                 record = _Record(self._boot, sandbox.network, self._clock.wall())
@@ -80,12 +99,28 @@ class OciSandboxer(SandboxFolders):
                 (work / "shm").mkdir(mode=0o1777)
                 mounts.attach([_SHM], work / "shm")
                 data = {"boot": record.boot, "network": record.network, "created": record.created, "files": files}
+                pause = self._hold(program, work) if program else None
+                data["first"] = pause.to_json() if pause is not None else None
                 _write(work / "sandbox.json", json.dumps(data))
                 _write(work / "object.json", json.dumps(dict(sandbox.object)))
                 os.rename(work, final)
+                # Only now: until then it is one of our helpers, and ends with us.
+                if pause is not None:
+                    placing.move_out(self._found, self._group, pause.pid)
             finally:
                 if work.exists():
                     mounts.detach_below(work)
+                    if pause is not None:
+                        pause.signal(signal.SIGKILL)
+
+    def _hold(self, program: str, work: Path) -> ProcessId:
+        """Have the pid namespace made and pinned; its first process."""
+        pid = hold(self._launcher, 0, program, lambda _: None)
+        found = ProcessId.of(pid, self._boot) if pid is not None else None
+        if found is None:
+            raise Failed("the first process of the sandbox ended at once")
+        _pin_one(f"/proc/{found.pid}/ns/pid", work / _PIDS)
+        return found
 
     def _pin(self, sandbox: NewSandbox, record: _Record, work: Path) -> None:
         hostname = sandbox.hostname or socket.gethostname()
@@ -101,8 +136,7 @@ class OciSandboxer(SandboxFolders):
             for name, value in sandbox.sysctls.items():
                 Path("/proc/sys", name.replace(".", "/")).write_text(value)
             for name in record.pins:
-                (work / name).touch(mode=0o400)
-                syscalls.mount(f"/proc/thread-self/ns/{_NAMESPACES[name][0]}", str(work / name), "", syscalls.MS_BIND)
+                _pin_one(f"/proc/thread-self/ns/{_NAMESPACES[name][0]}", work / name)
 
         syscalls.in_own_thread(inside)
 
@@ -132,21 +166,32 @@ class OciSandboxer(SandboxFolders):
             record = _Record(**json.loads((folder / "sandbox.json").read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
             return SandboxState(id, SandboxPhase.HALF_MADE)
-        if record.boot != self._boot or not _pinned(folder, record):
+        pause = record.pause
+        if record.boot != self._boot or not _pinned(folder, record) or (pause and not pause.alive(self._boot)):
             return SandboxState(id, SandboxPhase.HALF_MADE)
         phase = SandboxPhase.STOPPED if (folder / STOPPED).exists() else SandboxPhase.READY
-        pins = {name: str(folder / name) for name in record.pins}
-        return SandboxState(id, phase, pins, record.files, self.cgroup(id), created=record.created)
+        pins = {name: str(folder / name) for name in _all_pins(record)}
+        return SandboxState(id, phase, pins, record.files, self.cgroup(id), pause, record.created)
 
     def shutdown(self, id: str) -> None:
         """Remove processes, groups, pins and files; from any state, as often as wanted."""
         folder = self._folder / checked_name(id)
+        pause = self._pause(folder)
+        if pause is not None and pause.signal(signal.SIGKILL):  # and with it all that it is the first process of
+            proc.wait_gone(pause, _PAUSE_SECONDS)
         limits.end_all(self._found, self.cgroup(id), self._clock, within=10.0)
         cgroups.remove_everywhere(self.cgroup(id), self._found, self._clock)
         # sandbox.json first: without it what is left is HALF_MADE, whatever else is still there.
         (folder / "sandbox.json").unlink(missing_ok=True)
         mounts.detach_below(folder)
         fsio.remove_tree(folder)
+
+    def _pause(self, folder: Path) -> ProcessId | None:
+        try:
+            record = _Record(**json.loads((folder / "sandbox.json").read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+        return record.pause if record.boot == self._boot else None
 
     def metrics(self, id: str) -> Stats:
         """Counters of all its tasks together; raises `NotFound`."""
@@ -159,8 +204,6 @@ def check(sandbox: NewSandbox) -> None:
     checked_name(sandbox.id)
     if sandbox.network not in ("host", "none"):
         raise Unsupported(f"network mode {sandbox.network!r}", advice="Choose `host` or `none`.")
-    if sandbox.share_processes:
-        raise Unsupported("a shared process namespace", advice="Leave `shareProcessNamespace` out.")
     if len(sandbox.hostname.encode()) > 64 or "\n" in sandbox.hostname:
         raise Invalid(f"hostname {sandbox.hostname[:80]!r} is longer than 64 bytes")
     for name in sandbox.sysctls:
@@ -216,9 +259,18 @@ def _write(path: Path, text: str, mode: int = 0o600) -> None:
         os.fchmod(fd, mode)
 
 
+def _pin_one(namespace: str, place: Path) -> None:
+    place.touch(mode=0o400)
+    syscalls.mount(namespace, str(place), "", syscalls.MS_BIND)
+
+
+def _all_pins(record: _Record) -> list[str]:
+    return [*record.pins, *([_PIDS] if record.first is not None else [])]
+
+
 def _pinned(folder: Path, record: _Record) -> bool:
     namespaces = os.stat("/proc/self/ns/uts").st_dev
     with contextlib.suppress(FileNotFoundError):  # a pin is not even a file
-        pins = all(os.stat(folder / name).st_dev == namespaces for name in record.pins)
+        pins = all(os.stat(folder / name).st_dev == namespaces for name in _all_pins(record))
         return pins and os.stat(folder / "shm").st_dev != os.stat(folder).st_dev
     return False

@@ -178,6 +178,8 @@ class SandboxController:
         ready = seen is not None and seen.phase is SandboxPhase.READY and bool(facts.obj.record.get("made"))
         ready = ready and (seen is None or seen.attached is not None or not on_bridge(facts.obj.spec))
         fields: dict[str, Any] = {"id": id, "state": "Ready" if ready else "Waiting"}
+        if seen is not None and seen.pid is not None and seen.phase is SandboxPhase.READY:
+            fields["pid"] = seen.pid
         if seen is not None and seen.attached is not None:
             ports = facts.obj.spec.get("network", {}).get("ports", ())
             fields |= {"ip": seen.attached.addresses[0].partition("/")[0], "network": seen.attached.network}

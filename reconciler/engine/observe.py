@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from core.content.store import ContentStore
 from core.digest import Digest
-from core.runtime.ports import TaskPhase
+from core.runtime.ports import SandboxPhase, TaskPhase
 from core.runtime.probing import Prober
 from core.runtime.table import RuntimeTable
 from core.snapshots.ports import SnapshotKind, SnapshotMissing, Snapshotter
@@ -157,13 +157,15 @@ class Eyes:
         return self._checks.watch(key, task, probes)
 
     def sandboxes(self, name: str) -> tuple[SandboxSeen, ...]:
-        """The sandboxes made for a Sandbox object, oldest first."""
+        """The sandboxes made for a Sandbox object, oldest first; one that has a process is watched for its end."""
         seen = []
         for id in self.sandbox_ids(name):
             known = RuntimeId.parse(id)
             state = self.node.runtimes.sandboxer(id).status(id)
             if known is not None:
                 pid = state.pid.pid if state.pid is not None else None
+                if state.pid is not None and state.phase is SandboxPhase.READY and state.pid.alive(self.node.boot):
+                    self._exits.watch(state.pid, Key(Kind.SANDBOX, name))
                 seen.append(SandboxSeen(id, known.hash, known.attempt, state.phase, pid, self._attached(id)))
         return tuple(sorted(seen, key=lambda one: one.attempt))
 

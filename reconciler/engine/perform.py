@@ -190,6 +190,7 @@ class NodeHands:
                 dns_options=spec.dns.options,
                 sysctls=spec.sysctls,
                 resources=oci_resources(compose.resources(spec.resources), self._limits),
+                share_processes=spec.share_process_namespace,
             ),
         )
         if bridged:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 
 from core import cgroups, mounts, proc, syscalls
 from core.clock import SystemClock
-from core.errors import AgentError, Invalid, Unsupported
+from core.errors import AgentError, Invalid, MissingTool, Unsupported
+from core.process import Launcher
+from core.runtime import limits, sandboxes, spec
 from core.runtime.ports import SandboxPhase, SandboxState
 from core.runtime.sandboxes import OciSandboxer
 from tests.conformance.sandboxer_contract import SandboxerContract, wanted
-from tests.conformance.shim_contract import said
+from tests.conformance.shim_contract import eventually, said
 from tests.conformance.shim_ground import OciGround, make_root, skip_unless_possible
 from tests.killing import killed_in_a_call
 
@@ -31,7 +34,8 @@ class OciYard:
 
     def again(self, boot: str = "") -> OciSandboxer:
         """The driver of a new engine, or of another boot."""
-        return OciSandboxer(self.ground.state, self.ground.group, SystemClock(), boot or self.ground.boot)
+        launcher = Launcher(self.ground.helpers)
+        return OciSandboxer(self.ground.state, self.ground.group, SystemClock(), boot or self.ground.boot, launcher)
 
     def end(self) -> None:
         """Remove all, and see that all is gone."""
@@ -127,9 +131,71 @@ def test_a_sysctl_that_the_kernel_refuses_leaves_nothing(yard: OciYard) -> None:
 
 
 def test_what_is_not_built_yet_is_refused(yard: OciYard) -> None:
-    for sandbox in (wanted(network="bridge"), wanted(share_processes=True)):
-        with pytest.raises(Unsupported):
-            yard.boxer.create(sandbox)
+    with pytest.raises(Unsupported):
+        yard.boxer.create(wanted(network="bridge"))
+
+
+def test_tasks_that_share_processes_see_and_signal_each_other(yard: OciYard) -> None:
+    state = yard.boxer.create(wanted(share_processes=True))
+    assert state.pid is not None
+    assert told(yard, state, "cat /proc/1/comm") == "catatonit"
+    shim = yard.ground.shim
+    shim.prepare(yard.ground.task("sleep", "1000", namespaces=state.namespaces, files=state.files))
+    shim.create("one")
+    shim.start("one")
+    script = "for p in /proc/[0-9]*; do read name < $p/comm; test $name = sleep && kill -9 ${p#/proc/}; done"
+    told(yard, state, script, id="two")
+    exit = shim.wait("one", 10)
+    assert exit is not None
+    assert exit.code == 137
+    shim.delete("one")
+    assert yard.again().create(wanted(share_processes=True)) == state
+    yard.boxer.shutdown("box")
+    assert not state.pid.alive(yard.ground.boot)
+
+
+def test_the_first_process_of_a_sandbox_gives_nothing_of_the_host_away(yard: OciYard) -> None:
+    state = yard.boxer.create(wanted(share_processes=True))
+    script = "ls -A /proc/1/root/; grep -E '^(Cap(Prm|Eff|Inh)|NoNewPrivs)' /proc/1/status | cut -f2; ls /proc/1/fd"
+    security = spec.Security(add=("SYS_PTRACE",))  # who may look into everything in its own namespace
+    seen = said(
+        yard.ground, "sh", "-c", script, namespaces=state.namespaces, files=state.files, security=security
+    ).splitlines()
+    assert seen[0] == "catatonit"
+    assert {int(number, 16) for number in seen[1:4]} == {0}
+    assert seen[4] == "1"
+    assert "catatonit\n" not in told(yard, state, "mount").splitlines()
+
+
+def test_a_task_that_shares_processes_ends_with_its_first_process(yard: OciYard) -> None:
+    state = yard.boxer.create(wanted(share_processes=True))
+    shim = yard.ground.shim
+    command = ("sh", "-c", "sleep 1000 & exit 7")
+    shim.prepare(yard.ground.task(*command, namespaces=state.namespaces, files=state.files))
+    shim.create("one")
+    shim.start("one")
+    exit = shim.wait("one", 20)
+    assert exit is not None
+    assert exit.code == 7
+    shim.delete("one")
+    assert "sleep" not in told(yard, state, "cat /proc/[0-9]*/comm")
+
+
+def test_a_sandbox_whose_first_process_was_killed_is_made_anew(yard: OciYard) -> None:
+    state = yard.boxer.create(wanted(share_processes=True))
+    assert state.pid is not None
+    state.pid.signal(signal.SIGKILL)
+    eventually(lambda: yard.boxer.status("box").phase is SandboxPhase.HALF_MADE)
+    after = yard.boxer.create(wanted(share_processes=True))
+    assert after.phase is SandboxPhase.READY
+    assert after.pid != state.pid
+
+
+def test_without_the_first_process_program_nothing_is_made(yard: OciYard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandboxes, "_PAUSE", "no-such-catatonit")
+    with pytest.raises(MissingTool, match="no-such-catatonit is not on this node"):
+        yard.boxer.create(wanted(share_processes=True))
+    assert yard.boxer.status("box").phase is SandboxPhase.ABSENT
 
 
 @pytest.mark.parametrize("missing", ["network", "ipc", "uts", "shm"])
@@ -173,24 +239,33 @@ def test_stopping_ends_what_runs_in_it(yard: OciYard) -> None:
 _MAKER = """
 import sys
 from pathlib import Path
-from core import proc
+from core import cgroups, proc
+from core.process import Launcher
 from core.clock import SystemClock
 from core.runtime.sandboxes import OciSandboxer
 from tests.conformance.sandboxer_contract import wanted
-boxer = OciSandboxer(Path(sys.argv[1]), sys.argv[2], SystemClock(), proc.boot_id())
+helpers = cgroups.make(cgroups.hierarchies().tracking, sys.argv[2] + "/helpers-maker")
+boxer = OciSandboxer(Path(sys.argv[1]), sys.argv[2], SystemClock(), proc.boot_id(), Launcher(helpers))
 print("ready", flush=True)
 sys.stdin.readline()
-boxer.create(wanted())
+boxer.create(wanted(share_processes=sys.argv[3] == "share"))
 boxer.shutdown("box")
 print("done", flush=True)
 """
 
 
-def test_an_engine_killed_anywhere_in_making_and_removing_leaves_nothing(yard: OciYard) -> None:
+@pytest.mark.parametrize(("share", "pause"), [("", 0.003), ("share", 0.012)])
+def test_an_engine_killed_anywhere_in_making_and_removing_leaves_nothing(
+    yard: OciYard, share: str, pause: float
+) -> None:
+    ground = yard.ground
+    helpers = f"{ground.group}/helpers-maker"
     for step in range(7):
-        said, engine = killed_in_a_call(_MAKER, yard.ground.state, yard.ground.group, seconds=step * 0.003)
+        said, engine = killed_in_a_call(_MAKER, ground.state, ground.group, share, seconds=step * pause)
         assert said == b"ready\n"
         assert engine.poll() is not None
+        limits.end_all(ground.found, helpers, SystemClock(), within=10)  # as the next engine does first of all
         yard.boxer.sweep()
         yard.boxer.shutdown("box")
+        assert limits.pids_below(ground.found, f"{ground.group}/monitors") == []
         yard.end()

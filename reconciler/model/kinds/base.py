@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, Strict, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
 from reconciler.model.kinds.quantities import ByteCount, Millicores
 from reconciler.model.kinds.texts import LabelKey, LabelValue, Name
-from reconciler.model.problems import Wrong
 
 T = TypeVar("T")
 
 Listed = Annotated[tuple[T, ...], Strict(False)]
 """A list in the manifest, a tuple here; its items stay strict."""
-
-
-def _false(value: object) -> bool:
-    if value is False:
-        return False
-    raise Wrong("is not false", "write false, or leave it out")
-
-
-FalseSoFar = Annotated[bool, PlainValidator(_false), WithJsonSchema({"const": False})]
-"""A switch that can only be off so far (`Literal[False]` would take 0)."""
 
 
 class Spec(BaseModel):

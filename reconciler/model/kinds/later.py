@@ -30,7 +30,6 @@ def _among(*later: object) -> Callable[[object], bool]:
 LATER_VALUES: Final[Mapping[Kind, Mapping[str, Callable[[object], bool]]]] = {
     Kind.IMAGE: {"update.policy": _among("SemVer")},
     Kind.SANDBOX: {
-        "shareProcessNamespace": _among(True),
         "userNamespace.mode": _among("auto"),
     },
     Kind.CONTAINER: {},

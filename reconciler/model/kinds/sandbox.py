@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from reconciler.model.kinds.base import FalseSoFar, Listed, Resources, Spec
+from reconciler.model.kinds.base import Listed, Resources, Spec
 from reconciler.model.kinds.quantities import read_by
 from reconciler.model.kinds.texts import Address, DnsOption, Hostname, Name, matching
 from reconciler.model.modules import WASM
@@ -69,7 +69,7 @@ class SandboxSpec(Spec):
     dns: Dns = Dns.model_construct()
     sysctls: dict[SysctlName, str] = Field({})
     resources: Resources = Resources.model_construct()
-    share_process_namespace: FalseSoFar = Field(False, alias="shareProcessNamespace")
+    share_process_namespace: bool = Field(False, alias="shareProcessNamespace")
     user_namespace: UserNamespace = Field(UserNamespace.model_construct(), alias="userNamespace")
 
 
@@ -77,6 +77,8 @@ def sandbox_conflicts(spec: Mapping[str, Any]) -> Iterator[Problem]:
     """What no field shows alone: sysctls of a network that is the node's own, ports without a bridge."""
     is_module = spec.get("runtime") == WASM
     yield from (module_network_conflicts if is_module else network_conflicts)(mapping_at(spec, "network"))
+    if is_module and spec.get("shareProcessNamespace") is True:
+        yield Problem(("shareProcessNamespace",), "is not for modules", "leave it out", at_key=True)
     if mapping_at(spec, "network").get("mode") == "host":
         for name in mapping_at(spec, "sysctls"):
             if name.startswith("net."):
