@@ -17,13 +17,14 @@ in its pipe. So a task that floods its stdout, or one whose reader is slow, hold
 Calls, with their parameters and results (all paths are the guest's):
 
     hello     {version}                                    → {version, kernel, memory}       first of all, `VERSION`
-    network   {hostname, interfaces: [{mac, addresses: [CIDR], routes: [{to, via}], mtu}], resolv: TEXT, hosts: TEXT}
+    network   {hostname, interfaces: [{mac, addresses: [CIDR], routes: [{to, via}], mtu}]}
+              the machine has one network card at most: it is given that MAC; `lo` is up in any case
     put       {path, mode, uid, gid, data: BASE64}         a file below /run/carried; folders are made; whole by rename
     create    {id, spec, root: SERIAL, layer: SERIAL, shared: [TAG], stdin, stdout, stderr: STREAM|0, terminal}
-              mounts the disks of those serials (root read-only, layer as upper and work), makes the bundle, and the
-              task up to, not including, its own program                       → {pid}
+              mounts the disks of those serials (root: EROFS, read-only, may be that of several tasks; layer: ext4, for
+              upper and work), makes the bundle, and the task up to, not including, its own program          → {pid}
     start     {id}
-    exec      {id, args, tty, env, user, cwd, stdin, stdout, stderr: STREAM|0}              → {exec}  a number
+    exec      {id, process, stdin, stdout, stderr: STREAM|0}   process as in OCI config.json         → {exec}  a number
     signal    {id, signal, everyone} | {exec, signal}
     resize    {id | exec, columns, rows}
     pids      {id}                                         → {pids}
@@ -31,10 +32,14 @@ Calls, with their parameters and results (all paths are the guest's):
     update    {id, resources}                              OCI `linux.resources`
     stats     {id}                                         → {cpu_seconds, memory, pids, oom_kills}
     delete    {id}                                         kills what runs, unmounts, so that its disks can be unplugged
-    state     {}                                           → {tasks: {id: {pid, phase, exit}}}
+    close     {id | exec}                                  its stdin is at its end
     reach     {port, path: TEXT|null, timeout}             a TCP or HTTP probe from inside   → {ok, message}
     ping      {}                                           → {}
     shutdown  {}                                           everything ends, disks are synced, the machine goes off
+
+Places in the guest: /run/carried, what was `put`; /run/shared/TAG, the virtiofs of that tag (mounted when a task first
+asks for it); /run/sandbox/shm, a tmpfs that is all tasks' /dev/shm. The `spec` comes as the guest needs it: mounts from guest
+paths, `linux.cgroupsPath` is `/tasks/ID`, namespaces that the sandbox shares are left out (the guest's own are meant).
 
 Events: `exit {id | exec, code, oom}` after the last byte of its streams; a guest that cannot go on says
 `fault {message}`.
