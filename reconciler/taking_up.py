@@ -47,6 +47,7 @@ class Parts:
         self.remotes.configure(transfer_settings(config.transfer))
         self.node.runtimes.configure(all_runtimes(runtime_specs(config)))
         self.node.default_runtime = config.default_runtime
+        self.node.default_snapshotter = config.snapshots.default
         self.node.allow_privileged = config.policy.allow_privileged
         self.node.networks.configure(Path(config.network.lists), config.network.plugins)
         self.tasks.configure(facts)

@@ -63,6 +63,7 @@ class ImageController:
         return ImageFacts(
             obj=obj,
             default_platform=self._eyes.node.platform,
+            default_driver=self._eyes.node.default_snapshotter,
             archive=self._eyes.archive(obj.spec),
             unpacked=unpacked,
             has_snapshot_object=snapshot is not None and obj.key in snapshot.owners and snapshot.deleted is None,
@@ -84,7 +85,7 @@ class ImageController:
         """What it is: digest, platform, layers; or how far the fetching is."""
         assert isinstance(facts, ImageFacts)
         record = facts.obj.record
-        wish = image_wish(facts.obj.spec, facts.default_platform, facts.archive, record)
+        wish = image_wish(facts.obj.spec, facts.default_platform, facts.archive, record, facts.default_driver)
         ready = facts.unpacked and record.get("wish") == wish
         if not ready:
             return Detail(False, "NotPulled", "not pulled and unpacked yet", dict(facts.progress))

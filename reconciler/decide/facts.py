@@ -156,6 +156,7 @@ class ImageFacts:
 
     obj: Object
     default_platform: str
+    default_driver: str = "overlayfs"
     archive: str = ""
     """Of an image out of an archive: its path, `|`, and what tells its bytes from others ("": it is not there)."""
     unpacked: bool = False

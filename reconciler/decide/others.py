@@ -50,17 +50,23 @@ def snapshot_name(driver: str, chain: str) -> str:
 
 
 def image_wish(
-    spec: Mapping[str, Any], default_platform: str, archive: str = "", record: Mapping[str, Any] | None = None
+    spec: Mapping[str, Any],
+    default_platform: str,
+    archive: str = "",
+    record: Mapping[str, Any] | None = None,
+    default_driver: str = "overlayfs",
 ) -> dict[str, str]:
     """What of an image's stored spec decides which bytes it is: recorded with the result, and compared with it.
 
     `archive`: its path, `|`, and what tells its bytes from others; nothing after the `|` where it is not there now:
-    then the image that came from that path, as `record` has it, stays what is wished.
+    then the image that came from that path, as `record` has it, stays what is wished. An image that names no
+    snapshotter stays in the one that it is in, whatever the default becomes.
     """
+    held = str((record or {}).get("wish", {}).get("driver", ""))
     wish = {
         "ref": str(spec["ref"]),
         "platform": str(spec.get("platform") or default_platform),
-        "driver": str(spec.get("snapshotter", "overlayfs")),
+        "driver": str(spec.get("snapshotter") or held or default_driver),
     }
     if archive:
         known = str((record or {}).get("wish", {}).get("archive", ""))
@@ -77,7 +83,7 @@ def plan_image(facts: ImageFacts, spec: ImageSpec, wall: float) -> Plan:
         return Plan((), held) if held else _image_teardown(facts)
     if record.get("chain") and facts.unpacked and not (facts.has_snapshot_object or facts.snapshot_going):
         return Plan((EnsureOwned(key, snapshot_of(record)),))  # before it becomes another: files never lack a name
-    wish = image_wish(facts.obj.spec, facts.default_platform, facts.archive, record)
+    wish = image_wish(facts.obj.spec, facts.default_platform, facts.archive, record, facts.default_driver)
     secret = spec.credentials.secret if spec.credentials is not None else ""
     moved = bool(record.get("next")) and follows(spec)
     if record.get("wish") != wish or not facts.unpacked or moved:

@@ -48,6 +48,8 @@ class Node:
     prober: Prober
     default_runtime: str = "runc"
     """Of private sandboxes whose container names none."""
+    default_snapshotter: str = "overlayfs"
+    """Of images that name none and are not held yet."""
     allow_privileged: bool = False
     """Whether a container may be privileged."""
 

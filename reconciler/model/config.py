@@ -104,8 +104,7 @@ class SnapshotsConfig(Spec):
 
     default: Literal["overlayfs", "native"] = Field(
         "overlayfs",
-        description="The snapshotter of images that name none.",
-        json_schema_extra=AFTER_RESTART,
+        description="The snapshotter of images that name none. What is held stays in the one that it is in.",
     )
 
 

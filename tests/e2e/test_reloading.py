@@ -122,6 +122,21 @@ def test_a_mirror_a_runtime_and_the_default_change_and_no_container_is_started_a
     st.delete("container/stays", "container/named", "container/later")
 
 
+def test_the_default_snapshotter_counts_for_images_that_come_from_then_on(reloads: Reloads) -> None:
+    st = reloads.st
+    st.must_apply(document("Image", "before", {"ref": st.image("web")}))
+    reloads.config["snapshots"] = {"default": "native"}
+    reloads.write(reloads.file, reloads.config)
+    reloads.hup()
+    st.must_apply(document("Image", "after", {"ref": st.image("web2")}))
+    names = [str(st.status(f"image/{name}")["snapshot"]) for name in ("before", "after")]
+    assert [name.partition("-")[0] for name in names] == ["overlayfs", "native"]
+    del reloads.config["snapshots"]
+    reloads.write(reloads.file, reloads.config)
+    reloads.hup()
+    st.delete("image/before", "image/after")
+
+
 def test_changed_files_are_found_and_a_bad_one_leaves_the_last_good_one_in_force(reloads: Reloads) -> None:
     st, node = reloads.st, reloads.node
     drop_in = reloads.file.parent / "conf.d" / "site.yaml"

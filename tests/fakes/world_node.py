@@ -108,6 +108,7 @@ class SimNode:
     platform = "linux/amd64"
     runtime_names = ("runc",)
     default_runtime = "runc"
+    default_snapshotter = "overlayfs"
 
     @property
     def boot(self) -> str:

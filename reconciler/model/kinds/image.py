@@ -30,14 +30,16 @@ class ImageUpdate(Spec):
 
 
 class ImageSpec(Spec):
-    """An image to hold, unpacked. `archive`: where it comes from instead of a registry; `platform` None: the node's."""
+    """An image to hold, unpacked. `archive`: where it comes from instead of a registry; `platform` None: the node's;
+    `snapshotter` None: the configuration's (`snapshots.default`).
+    """
 
     ref: ImageReference
     archive: ArchivePath | None = None
     platform: PlatformText | None = None
     pull_policy: Literal["IfNotPresent", "Always", "Never"] = Field("IfNotPresent", alias="pullPolicy")
     update: ImageUpdate = ImageUpdate.model_construct()
-    snapshotter: Literal["overlayfs", "native"] = "overlayfs"
+    snapshotter: Literal["overlayfs", "native"] | None = None
     credentials: SecretReference | None = None
 
 

@@ -130,6 +130,18 @@ def test_without_its_login_it_waits_for_a_person() -> None:
     assert (wait.reason, wait.stalled) == ("SecretMissing", True)
 
 
+def test_an_image_that_names_no_snapshotter_gets_the_default_one_and_stays_in_it() -> None:
+    fresh = image(unpacked=False, default_driver="native")
+    fresh = replace(fresh, obj=replace(fresh.obj, record={}))
+    (pull,) = planned(fresh).actions
+    assert isinstance(pull, PullImage)
+    assert pull.driver == "native"
+    assert not planned(image(default_driver="native")).actions
+    (pull,) = planned(image({"ref": REF, "snapshotter": "native"})).actions
+    assert isinstance(pull, PullImage)
+    assert pull.driver == "native"
+
+
 def test_its_files_get_a_name_before_anything_else_is_pulled() -> None:
     assert kinds(planned(image(has_snapshot_object=False))) == [EnsureOwned]
     assert kinds(planned(image({"ref": "reg.local:5000/web:2"}, has_snapshot_object=False))) == [EnsureOwned]

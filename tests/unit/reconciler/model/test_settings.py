@@ -102,6 +102,6 @@ def test_logins_in_urls_are_masked_and_paths_are_not() -> None:
 def test_only_what_is_marked_waits_for_a_restart() -> None:
     waiting = {".".join(path) for path, _ in flat(plain(Config())) if after_restart(path)}
     assert waiting == {
-        "root", "state", "node.name", "snapshots.default", "telemetry.endpoint", "telemetry.interval",
+        "root", "state", "node.name", "telemetry.endpoint", "telemetry.interval",
     }  # fmt: skip
     assert not after_restart(("runtimes", "fast", "path"))
