@@ -7,32 +7,19 @@ do instead; comments about what is left out stand at the end.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from migrations.config import our_runtimes
 from migrations.config.logins import save_logins
 from migrations.config.mirrors import mirrors_to_hosts
+from migrations.config.our_runtimes import CONTAINERD, RUNTIMES, Said, Source, gone, left
 from migrations.config.plugins import IMAGES, LISTS, NRI, RUNTIME, SHIMS, TRANSFER, VERIFIER
-from migrations.config.runtimes import RUNC
 from migrations.config.tree import Node, Path, Table, leaves, put
 from migrations.config.work import Outcome, Work
 
-_CONTAINERD: Final = ("plugins", RUNTIME, "containerd")
-_RUNTIMES: Final = (*_CONTAINERD, "runtimes")
-_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_BUILT_IN: Final = ("runc", "crun")
 _MOST_PARALLEL: Final = 32
 _OTLP: Final = "io.containerd.tracing.processor.v1.otlp"
-
-
-class _Said(NamedTuple):
-    """What a rule says: the new path (None: nowhere), the new value, the outcome and why."""
-
-    to: Path | None
-    value: Any
-    outcome: Outcome
-    why: str
 
 
 def step(work: Work) -> None:
@@ -40,9 +27,9 @@ def step(work: Work) -> None:
     save_logins(work, ("plugins", IMAGES, "registry"))  # version 4 knows them still
     mirrors_to_hosts(work, ("plugins", IMAGES, "registry"))
     old, work.tree = work.tree, Table(explicit=True)
-    source = _Source(old)
+    source = Source(old)
     put(work.tree, ("version",), Node("version", 2))
-    left: list[str] = []
+    rest: list[str] = []
     first = next(iter(old.entries.values()), None)
     if first is not None and first.key != "version":
         work.tree.entries["version"].before, first.before = first.before, []
@@ -57,17 +44,20 @@ def step(work: Work) -> None:
             continue
         said = _said(source, path, node, work)
         if said.to is None:
-            left += [line for line in node.comments() if line]
+            rest += [line for line in node.comments() if line]
             work.note(node, said.outcome, said.why)
         else:
+            program = node.value
             _put(work, said, node)
-    left += [line for line in _headers(old) if line]
-    work.tree.end += [*(["", "# From the configuration before, about what is not here:"] if left else []), *left]
+            if said.value == "shim" and str(program).startswith("/"):  # a type that is the shim's program
+                work.add((*said.to[:-1], "path"), program, node)
+    rest += [line for line in _headers(old) if line]
+    work.tree.end += [*(["", "# From the configuration before, about what is not here:"] if rest else []), *rest]
     work.tree.end += [line for line in old.end if line]
     work.version = 2
 
 
-def _put(work: Work, said: _Said, node: Node) -> None:
+def _put(work: Work, said: Said, node: Node) -> None:
     if said.to is None:
         return
     if said.value != node.value or node.raw:
@@ -86,38 +76,16 @@ def _headers(table: Table) -> list[str]:
     return found
 
 
-class _Source:
-    """The document that is read, with what several rules ask."""
-
-    def __init__(self, root: Table) -> None:
-        self.root = root
-        self.values = {path: node.value for path, node in leaves(root)}
-
-    def program(self, name: str) -> str:
-        """The program of a runtime, by name or path."""
-        return str(self.values.get((*_RUNTIMES, name, "options", "BinaryName")) or "runc")
-
-    def kind(self, name: str) -> str:
-        """The type of a runtime."""
-        return str(self.values.get((*_RUNTIMES, name, "runtime_type")) or RUNC)
-
-    def written(self, name: str) -> bool:
-        """Whether a runtime has an entry of its own with us; if not, it is one that every node has."""
-        program = self.program(name)
-        fits = self.kind(name) == RUNC and bool(_NAME.fullmatch(name))
-        return fits and (program.startswith("/") or (program == name and name not in _BUILT_IN))
-
-
-def _said(source: _Source, path: Path, node: Node, work: Work) -> _Said:
+def _said(source: Source, path: Path, node: Node, work: Work) -> Said:
     known = [work.notes[origin] for origin in node.origins if origin in work.notes]
     if any(note.outcome is Outcome.DEFAULT for note in known) or node.value in ("", []):
-        return _left(Outcome.DEFAULT, "says what holds without it")
+        return left(Outcome.DEFAULT, "says what holds without it")
     if isinstance(node.value, Table):
-        return _left(Outcome.DEFAULT, "an empty table")
+        return left(Outcome.DEFAULT, "an empty table")
     for pattern, rule in RULES:
         if _fits(pattern, path):
-            return rule(source, path, node.value) if callable(rule) else _gone(rule)
-    return _gone("there is nothing of the kind here")
+            return rule(source, path, node.value) if callable(rule) else gone(rule)
+    return gone("there is nothing of the kind here")
 
 
 def _fits(pattern: Path, path: Path) -> bool:
@@ -125,129 +93,66 @@ def _fits(pattern: Path, path: Path) -> bool:
     return len(path) >= len(pattern) and all(p in ("*", part) for p, part in zip(pattern, path, strict=False))
 
 
-def _left(outcome: Outcome, why: str) -> _Said:
-    return _Said(None, None, outcome, why)
+def _moved(*to: str) -> Callable[[Source, Path, Any], Said]:
+    return lambda source, path, value: Said(to, value, Outcome.MOVED, "")
 
 
-def _gone(why: str) -> _Said:
-    return _left(Outcome.DROPPED, why)
-
-
-def _moved(*to: str) -> Callable[[_Source, Path, Any], _Said]:
-    return lambda source, path, value: _Said(to, value, Outcome.MOVED, "")
-
-
-def _folder(*to: str) -> Callable[[_Source, Path, Any], _Said]:
+def _folder(*to: str) -> Callable[[Source, Path, Any], Said]:
     """A folder or a list of such; ours must be absolute."""
 
-    def rule(source: _Source, path: Path, value: Any) -> _Said:
+    def rule(source: Source, path: Path, value: Any) -> Said:
         folders = value if isinstance(value, list) else [value]
         if all(folder.startswith("/") for folder in folders):
-            return _Said(to, value, Outcome.MOVED, "")
-        return _gone(f"is no absolute path: write one at {'.'.join(to)}")
+            return Said(to, value, Outcome.MOVED, "")
+        return gone(f"is no absolute path: write one at {'.'.join(to)}")
 
     return rule
 
 
-def _snapshotter(source: _Source, path: Path, value: Any) -> _Said:
+def _snapshotter(source: Source, path: Path, value: Any) -> Said:
     if value in ("overlayfs", "native"):
-        return _Said(("snapshots", "default"), value, Outcome.MOVED, "")
-    return _gone(f"there is no snapshotter {value!r} here: overlayfs is used; images are unpacked anew")
+        return Said(("snapshots", "default"), value, Outcome.MOVED, "")
+    return gone(f"there is no snapshotter {value!r} here: overlayfs is used; images are unpacked anew")
 
 
-def _parallel(source: _Source, path: Path, value: Any) -> _Said:
+def _parallel(source: Source, path: Path, value: Any) -> Said:
     count = value if 1 <= value <= _MOST_PARALLEL else _MOST_PARALLEL
     outcome = Outcome.MOVED if count == value else Outcome.TRANSLATED
     why = "" if count == value else f"1 to {_MOST_PARALLEL} here; {value} had no limit, or more"
-    return _Said(("transfer", "parallel"), count, outcome, why)
+    return Said(("transfer", "parallel"), count, outcome, why)
 
 
-def _hosts(source: _Source, path: Path, value: Any) -> _Said:
+def _hosts(source: Source, path: Path, value: Any) -> Said:
     folders = [folder for folder in value.split(":") if folder.startswith("/")]
-    return _Said(("transfer", "hosts"), folders, Outcome.TRANSLATED, "a list here, read as before")
+    return Said(("transfer", "hosts"), folders, Outcome.TRANSLATED, "a list here, read as before")
 
 
-def _endpoint(source: _Source, path: Path, value: Any) -> _Said:
+def _endpoint(source: Source, path: Path, value: Any) -> Said:
     protocol = source.values.get(("plugins", _OTLP, "protocol")) or "http/protobuf"
     url = value if "://" in value else f"http://{value}"
     if protocol == "grpc":
         why = "OTLP goes over HTTP here: the collector's HTTP port (4318, mostly) is to be named"
-        return _Said(("telemetry", "endpoint"), url.replace(":4317", ":4318"), Outcome.TRANSLATED, why)
-    return _Said(("telemetry", "endpoint"), url, Outcome.MOVED if url == value else Outcome.TRANSLATED, "a URL here")
+        return Said(("telemetry", "endpoint"), url.replace(":4317", ":4318"), Outcome.TRANSLATED, why)
+    return Said(("telemetry", "endpoint"), url, Outcome.MOVED if url == value else Outcome.TRANSLATED, "a URL here")
 
 
-def _default_runtime(source: _Source, path: Path, value: Any) -> _Said:
-    if source.written(value) or value in _BUILT_IN:
-        return _Said(("defaultRuntime",), value, Outcome.MOVED, "")
-    if source.kind(value) == RUNC and not source.program(value).startswith("/"):
-        program = source.program(value)
-        return _Said(("defaultRuntime",), program, Outcome.TRANSLATED, f"{value} is {program} by another name")
-    return _gone(f"{value} is not driven here yet: runc is the default; see its own lines")
+def _pause(source: Source, path: Path, value: Any) -> Said:
+    return left(Outcome.DEFAULT, "sandboxes need no image here, whichever it was")
 
 
-def _runtime_type(source: _Source, path: Path, value: Any) -> _Said:
-    name = path[len(_RUNTIMES)]
-    if value != RUNC:
-        return _gone(f"shims of type {value} are not driven here; add a program with runc's command line")
-    if source.written(name):
-        return _Said(("runtimes", name, "sandboxer"), "oci", Outcome.TRANSLATED, "runc's command line, without a shim")
-    if _NAME.fullmatch(name) and name == source.program(name):
-        return _left(Outcome.DEFAULT, f"{name} is there without being configured")
-    program = source.program(name)
-    if program.startswith("/"):
-        return _gone(f"{name!r} is no name here: add {program} under runtimes with a name of a-z, 0-9 and -")
-    return _gone(f"it is {program} under another name: write runtime: {program} in manifests")
-
-
-def _binary(source: _Source, path: Path, value: Any) -> _Said:
-    name = path[len(_RUNTIMES)]
-    if source.written(name) and value.startswith("/"):
-        return _Said(("runtimes", name, "path"), value, Outcome.MOVED, "")
-    if name == value:
-        return _left(Outcome.DEFAULT, "a program is found by the runtime's name")
-    return _gone(f"write the program's absolute path at runtimes.{name}.path, or runtime: {value} in manifests")
-
-
-def _option(source: _Source, path: Path, value: Any) -> _Said:
-    name, option = path[len(_RUNTIMES)], path[-1]
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    why = _OPTIONS.get(option, "the driver of runc has no such option")
-    if not source.written(name) or isinstance(value, list | dict):
-        return _gone(why)
-    return _Said(("runtimes", name, "options", option), text, Outcome.INERT, why)
-
-
-_OPTIONS: Final = {
-    "SystemdCgroup": "control groups are made by the agent itself, below a group of its own; nothing to do",
-    "Root": "each runtime's state lies below our own state folder",
-    "NoPivotRoot": "roots are always pivoted",
-    "ShimCgroup": "monitors have a control group of their own",
-}
-
-
-def _pause(source: _Source, path: Path, value: Any) -> _Said:
-    return _left(Outcome.DEFAULT, "sandboxes need no image here, whichever it was")
-
-
-def _sandboxer(source: _Source, path: Path, value: Any) -> _Said:
-    if value == "podsandbox":
-        return _left(Outcome.DEFAULT, "a sandbox here is a few namespaces, without a container that waits")
-    return _gone("the sandboxer follows from the runtime here")
-
-
-def _nri(source: _Source, path: Path, value: Any) -> _Said:
+def _nri(source: Source, path: Path, value: Any) -> Said:
     if source.values.get(("plugins", NRI, "disable")) is True:
-        return _left(Outcome.DEFAULT, "NRI was off, as it is here")
+        return left(Outcome.DEFAULT, "NRI was off, as it is here")
     if path[-1] == "disable":
-        return _gone("NRI was on; its plugins are not called here: say what they do in manifests")
-    return _gone("NRI plugins are not called here")
+        return gone("NRI was on; its plugins are not called here: say what they do in manifests")
+    return gone("NRI plugins are not called here")
 
 
-def _listed(source: _Source, path: Path, value: Any) -> _Said:
-    return _gone("there are no plugins to turn on or off here: a mechanism that nothing asks for does nothing")
+def _listed(source: Source, path: Path, value: Any) -> Said:
+    return gone("there are no plugins to turn on or off here: a mechanism that nothing asks for does nothing")
 
 
-Rule = str | Callable[[_Source, Path, Any], _Said]
+Rule = str | Callable[[Source, Path, Any], Said]
 
 _ENCRYPTED: Final = "encrypted layers are not opened here: publish images that are not encrypted"
 _NO_DRIVER: Final = "there is no such snapshotter here: overlayfs is used"
@@ -295,23 +200,23 @@ RULES: Final[tuple[tuple[Path, Rule], ...]] = (
     (("plugins", RUNTIME, "cni", "conf_dir"), _folder("network", "lists")),
     (("plugins", RUNTIME, "cni", "bin_dirs"), _folder("network", "plugins")),
     (("plugins", RUNTIME, "cni"), "a sandbox names its networks: spec.network"),
-    ((*_CONTAINERD, "default_runtime_name"), _default_runtime),
-    ((*_RUNTIMES, "*", "runtime_type"), _runtime_type),
-    ((*_RUNTIMES, "*", "options", "BinaryName"), _binary),
-    ((*_RUNTIMES, "*", "options"), _option),
-    ((*_RUNTIMES, "*", "sandboxer"), _sandboxer),
-    ((*_RUNTIMES, "*", "snapshotter"), _PER_IMAGE),
-    ((*_RUNTIMES, "*", "runtime_path"), "shims are not started here: name the runtime's program in runtimes.NAME.path"),
-    ((*_RUNTIMES, "*", "base_runtime_spec"), "a Container's spec says all of it"),
-    ((*_RUNTIMES, "*", "cni_conf_dir"), "a sandbox names its networks: spec.network"),
-    (_RUNTIMES, "a Container's spec says what is special about it"),
-    (_CONTAINERD, "a Container's spec says what is special about it"),
+    ((*CONTAINERD, "default_runtime_name"), our_runtimes.default_runtime),
+    ((*RUNTIMES, "*", "runtime_type"), our_runtimes.runtime_type),
+    ((*RUNTIMES, "*", "options", "BinaryName"), our_runtimes.binary),
+    ((*RUNTIMES, "*", "options"), our_runtimes.option),
+    ((*RUNTIMES, "*", "sandboxer"), our_runtimes.sandboxer),
+    ((*RUNTIMES, "*", "snapshotter"), _PER_IMAGE),
+    ((*RUNTIMES, "*", "runtime_path"), our_runtimes.runtime_path),
+    ((*RUNTIMES, "*", "base_runtime_spec"), "a Container's spec says all of it"),
+    ((*RUNTIMES, "*", "cni_conf_dir"), "a sandbox names its networks: spec.network"),
+    (RUNTIMES, "a Container's spec says what is special about it"),
+    (CONTAINERD, "a Container's spec says what is special about it"),
     *((("plugins", RUNTIME, key), _SECURITY) for key in _SECURITY_KEYS),
     (("plugins", RUNTIME, "max_container_log_line_size"), "said by each Container: spec.log"),
     (("plugins", RUNTIME), "a Container's spec says what is special about it"),
     (("plugins", "io.containerd.grpc.v1.cri"), "the kubelet does not talk to us; exec and logs are our own commands"),
     (("plugins", NRI), _nri),
-    (("plugins", SHIMS), "there are no shims between us and the runtime"),
+    (("plugins", SHIMS), "shims get the agent's environment: say Environment= in its unit (systemctl edit reconciler)"),
     (("plugins", VERIFIER), "no programs are asked about images: pin an Image by its digest"),
     (("plugins", "io.containerd.monitor.container.v1.restart"), _RESTART),
     (("plugins", _OTLP, "endpoint"), _endpoint),

@@ -23,6 +23,7 @@ TEXTS = st.sampled_from(
     (
         *("", "x", "/a/b", "aufs", "native", "podsandbox", "10s", "crun", "https://m.example"),
         *("io.containerd.runc.v1", "io.containerd.runc.v2", "io.containerd.runtime.v1.linux"),
+        *("io.containerd.kata.v2", "/usr/bin/containerd-shim-kata-v2", "shim", "true"),
         *("#no comment", 'quo"te\\', "two\nlines"),
     )
 )

@@ -499,3 +499,42 @@ def test_mirrors_and_logins_of_newer_documents_are_taken_out_too(version: int) -
     moved = ours(text) if version == 4 else to(4, text)
     assert sorted(moved.result.files) == ["certs.d/a/hosts.toml", "secrets/registry-r.example.yaml"]
     assert "hunter2" not in moved.text
+
+
+def shims(lines: str) -> Moved:
+    return ours(f"version = 3\n{runtime_lines(lines)}")
+
+
+def runtime_lines(lines: str) -> str:
+    """`[NAME]` and `[NAME.options]` as tables of runtimes."""
+    return lines.replace("[", f'[plugins."{RUNTIME}".containerd.runtimes.')
+
+
+def test_a_shim_with_a_path_keeps_its_name_and_its_options() -> None:
+    moved = shims(
+        '[box]\nruntime_type = "io.containerd.kata.v2"\nruntime_path = "/opt/kata/containerd-shim-kata-v2"\n'
+        'sandboxer = "shim"\n[box.options]\nConfigPath = "/etc/kata.toml"\nTypeUrl = "x"\n'
+    )
+    assert moved.values["runtimes"] == {
+        "box": {
+            "sandboxer": "shim",
+            "path": "/opt/kata/containerd-shim-kata-v2",
+            "options": {"sandbox": "service", "config": "/etc/kata.toml"},
+        }
+    }
+    assert not moved.result.dropped
+
+
+def test_a_shim_that_is_found_by_its_type_is_called_by_its_own_name() -> None:
+    text = '[box]\nruntime_type = "io.containerd.kata.v2"\n[other]\nruntime_type = "io.containerd.kata.v2"\n'
+    moved = ours(
+        f'version = 3\n[plugins."{RUNTIME}".containerd]\ndefault_runtime_name = "other"\n{runtime_lines(text)}'
+    )
+    assert moved.values["runtimes"] == {"kata-v2": {"sandboxer": "shim"}}
+    assert moved.values["defaultRuntime"] == "kata-v2"
+    assert "write runtime: kata-v2" in moved.entry("other.runtime_type").why
+
+
+def test_a_type_that_is_a_path_is_the_shims_program() -> None:
+    moved = shims('[box]\nruntime_type = "/opt/bin/containerd-shim-box-v1"\n')
+    assert moved.values["runtimes"] == {"box": {"sandboxer": "shim", "path": "/opt/bin/containerd-shim-box-v1"}}
