@@ -15,7 +15,7 @@ from typing import Final
 from core import proc, syscalls
 from core.values import dataclass
 
-_FLAGS: Final = {
+FLAGS: Final = {
     "ro": syscalls.MS_RDONLY,
     "nosuid": syscalls.MS_NOSUID,
     "nodev": syscalls.MS_NODEV,
@@ -23,6 +23,7 @@ _FLAGS: Final = {
     "bind": syscalls.MS_BIND,
     "rbind": syscalls.MS_BIND | syscalls.MS_REC,
 }
+"""Options that are flags of mount(2)."""
 _CLONE_FS: Final = 0x00000200
 
 
@@ -53,8 +54,8 @@ def _mount(spec: MountSpec, target: str) -> None:
     flags = 0
     data: list[str] = []
     for option in spec.options:
-        if option in _FLAGS:
-            flags |= _FLAGS[option]
+        if option in FLAGS:
+            flags |= FLAGS[option]
         elif option != "rw":
             data.append(option)
     fstype = "" if flags & syscalls.MS_BIND else spec.type
@@ -62,6 +63,15 @@ def _mount(spec: MountSpec, target: str) -> None:
     if flags & syscalls.MS_BIND and flags & (syscalls.MS_RDONLY | syscalls.MS_NODEV | syscalls.MS_NOSUID):
         # A bind mount takes its flags only in a second call.
         syscalls.mount("none", target, "", flags | syscalls.MS_REMOUNT)
+
+
+def change(target: Path, options: Sequence[str]) -> None:
+    """Give a bind mount these flags; raises `OSError`."""
+    flags = 0
+    for option in options:
+        flags |= FLAGS[option]
+    if flags:
+        syscalls.mount("none", str(target), "", flags | syscalls.MS_BIND | syscalls.MS_REMOUNT)
 
 
 def _call(spec: MountSpec, target: str, fstype: str, flags: int, data: str) -> None:

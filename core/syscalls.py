@@ -42,13 +42,23 @@ RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 
 
+_SYS_OPEN_TREE: Final = 428
+_SYS_MOVE_MOUNT: Final = 429
 _SYS_OPENAT2: Final = 437
+_SYS_MOUNT_SETATTR: Final = 442
+_AT_FDCWD: Final = -100
+_AT_EMPTY_PATH: Final = 0x1000
+_AT_RECURSIVE: Final = 0x8000
+_OPEN_TREE_CLONE: Final = 1
+_MOVE_MOUNT_F_EMPTY_PATH: Final = 4
+_MOUNT_ATTR_IDMAP: Final = 0x00100000
 _CAPABILITY_VERSION_3: Final = 0x20080522
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _OPEN_HOW: Final = struct.Struct("=QQQ")
+_MOUNT_ATTR: Final = struct.Struct("=QQQQ")
 
 
 def _check(result: int, what: str | None = None) -> int:
@@ -75,6 +85,27 @@ def mount(source: str, target: str, fstype: str = "", flags: int = 0, options: s
 def umount(target: str, flags: int = UMOUNT_NOFOLLOW) -> None:
     """umount2(2): raises `OSError` (EINVAL: not a mount point, EBUSY: in use)."""
     _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def bind_mapped(source: str, target: str, users: int) -> None:
+    """Bind `source` and what is mounted below it on `target`, its owners shown as the user namespace `users` (a
+    descriptor) maps them: what lies there as 0 is whoever 0 is in it, and the other way when written.
+
+    open_tree(2), mount_setattr(2), move_mount(2). Raises `OSError` (EINVAL: a file system that cannot be mapped).
+    """
+    flags = os.O_CLOEXEC | _OPEN_TREE_CLONE | _AT_RECURSIVE
+    tree = _numbered(_SYS_OPEN_TREE, source, _AT_FDCWD, os.fsencode(source), flags)
+    try:
+        attributes = _MOUNT_ATTR.pack(_MOUNT_ATTR_IDMAP, 0, 0, users)
+        _numbered(_SYS_MOUNT_SETATTR, source, tree, b"", _AT_EMPTY_PATH, attributes, len(attributes))
+        _numbered(_SYS_MOVE_MOUNT, target, tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
+    finally:
+        os.close(tree)
+
+
+def _numbered(call: int, what: str, *arguments: int | bytes) -> int:
+    words = [ctypes.c_long(word) if isinstance(word, int) else ctypes.c_char_p(word) for word in arguments]
+    return _check(_libc.syscall(ctypes.c_long(call), *words), what)
 
 
 def pivot_into(folder: str) -> None:

@@ -17,7 +17,7 @@ IN_ROOT: Final = (
 
 Whoever puts another name there adds it here; a test of uninstalling finds what was forgotten."""
 IN_STATE: Final = (
-    *("engine.*", "doorbell", "bundles", "exits", "netns", "sandboxes", "attempts", "network*"),
+    *("engine.*", "doorbell", "bundles", "exits", "netns", "ranges", "sandboxes", "attempts", "network*"),
     *("runc", "crun", "oci-*", "vm", "wasm", "shim", "requests", "runtimes.json", "migrated-*", ".staging-*"),
 )
 """The same for a `state` that others use too, as nobody should."""

@@ -132,7 +132,7 @@ class Bundles:
                 yield work
             finally:
                 if work.exists():
-                    mounts.detach(work / "rootfs")
+                    mounts.detach_below(work)
 
     def begin(self, id: str) -> None:
         """Mark that the runtime is about to be asked to create it."""
@@ -180,6 +180,8 @@ class Bundles:
         if not path.exists():
             return
         mounts.detach(path / "rootfs")
+        if (path / "mounts").exists():
+            mounts.detach_below(path)
         # Aside first: a bundle that lost only some of its files would tell lies.
         aside = path.with_name(f"{fsio.STAGING}{id}-gone")
         fsio.remove_tree(aside)

@@ -10,12 +10,14 @@ import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from core import proc
 from core.errors import Failed, NotFound, from_os_error
 from core.proc import ProcessId
+from core.runtime import mapped
 from core.runtime.bundle import Bundle, Bundles, Record, checked_group, sweep
 from core.runtime.observing import Eyes
 from core.runtime.ports import Exit, IllegalMove, MonitorLost, NewTask, TaskEvent, TaskPhase, TaskState, advance
@@ -97,6 +99,9 @@ class MonitoredTasks(ABC):
     def _make(self, task: NewTask, group: str, fill: Callable[[Path], None] | None = None) -> None:
         with telling(f"preparing {task.id}"):
             task.log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if fill is None and (users := mapped.users_of(task.spec)) is not None:
+                fill = partial(mapped.fill, task, users=users[0], first=users[1])
+                task = mapped.with_mapped_mounts(task, self.bundles.path(task.id))
             self.bundles.make(task, Record.of(task, group, self._eyes.boot), fill)
 
     def _begun(self, id: str) -> Bundle:

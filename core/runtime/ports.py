@@ -268,6 +268,8 @@ class NewSandbox:
     sysctls: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, Any] = field(default_factory=dict)
     share_processes: bool = False
+    own_users: bool = False
+    """Whether it gets a user namespace with a range of ids of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,6 +287,8 @@ class SandboxState:
     cgroup: str = ""
     pid: ProcessId | None = None
     created: float = 0.0
+    first_id: int = 0
+    """Where its range of ids begins on this node; 0: it has the node's own."""
 
 
 class Sandboxer(Protocol):

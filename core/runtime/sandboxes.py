@@ -35,6 +35,7 @@ from core.process import Launcher, find
 from core.runtime import limits, placing
 from core.runtime.bundle import checked_name
 from core.runtime.holding import hold
+from core.runtime.id_ranges import SIZE, IdRanges
 from core.runtime.ports import NewSandbox, SandboxPhase, SandboxState, Stats
 from core.runtime.sandbox_folders import STOPPED, SandboxFolders
 from core.values import dataclass
@@ -45,6 +46,7 @@ _NAMESPACES: Final = {
     "uts": ("uts", syscalls.CLONE_NEWUTS),
 }
 _PIDS: Final = "pid"
+_USERS: Final = "user"
 _PAUSE: Final = "catatonit"
 _SHM: Final = MountSpec("tmpfs", "shm", ("nosuid", "nodev", "noexec", "mode=1777", "size=65536k"))
 _SYSCTL: Final = re.compile(r"net\.[a-zA-Z0-9._/-]+|kernel\.(shm|msg)[a-z_]*|kernel\.sem|fs\.mqueue\.[a-z_]+")
@@ -63,6 +65,7 @@ class _Record:
     files: Mapping[str, str] = field(default_factory=dict)
     first: Mapping[str, Any] | None = None
     """The process that holds the pid namespace, where it is shared."""
+    first_id: int = 0
 
     @property
     def pins(self) -> list[str]:
@@ -81,6 +84,7 @@ class OciSandboxer(SandboxFolders):
     def __init__(self, state: Path, group: str, clock: Clock, boot: str, launcher: Launcher | None = None) -> None:
         super().__init__(state, group, clock, boot)
         self._launcher = launcher or Launcher()
+        self._ranges = IdRanges(state)
         self._found = cgroups.hierarchies()
 
     def _check(self, sandbox: NewSandbox) -> None:
@@ -93,13 +97,14 @@ class OciSandboxer(SandboxFolders):
         pause: ProcessId | None = None
         with fsio.staging(self._folder, sandbox.id) as work:
             try:
-                record = _Record(self._boot, sandbox.network, self._clock.wall())
+                first_id = self._ranges.take(sandbox.id) if sandbox.own_users else 0
+                record = _Record(self._boot, sandbox.network, self._clock.wall(), first_id=first_id)
                 files = write_files(sandbox, work, final)
-                self._pin(sandbox, record, work)
                 (work / "shm").mkdir(mode=0o1777)
                 mounts.attach([_SHM], work / "shm")
+                pause = self._hold(sandbox, record, program, work)
                 data = {"boot": record.boot, "network": record.network, "created": record.created, "files": files}
-                pause = self._hold(program, work) if program else None
+                data["first_id"] = record.first_id
                 data["first"] = pause.to_json() if pause is not None else None
                 _write(work / "sandbox.json", json.dumps(data))
                 _write(work / "object.json", json.dumps(dict(sandbox.object)))
@@ -113,28 +118,46 @@ class OciSandboxer(SandboxFolders):
                     if pause is not None:
                         pause.signal(signal.SIGKILL)
 
-    def _hold(self, program: str, work: Path) -> ProcessId:
-        """Have the pid namespace made and pinned; its first process."""
-        pid = hold(self._launcher, 0, program, lambda _: None)
-        found = ProcessId.of(pid, self._boot) if pid is not None else None
-        if found is None:
+    def _hold(self, sandbox: NewSandbox, record: _Record, program: str, work: Path) -> ProcessId | None:
+        """Have the namespaces made and pinned; the first process of the pid namespace, where there is one."""
+        if not record.first_id:
+            self._pin(sandbox, record, work)
+        if not (record.first_id or program):
+            return None
+        flags = _unshared(record) | syscalls.CLONE_NEWUSER if record.first_id else 0
+        pid = hold(self._launcher, flags, program, lambda maker: self._pin_made(sandbox, record, maker, work))
+        if pid is None:
+            return None
+        if (found := ProcessId.of(pid, self._boot)) is None:
             raise Failed("the first process of the sandbox ended at once")
         _pin_one(f"/proc/{found.pid}/ns/pid", work / _PIDS)
         return found
 
-    def _pin(self, sandbox: NewSandbox, record: _Record, work: Path) -> None:
-        hostname = sandbox.hostname or socket.gethostname()
+    def _pin_made(self, sandbox: NewSandbox, record: _Record, maker: int, work: Path) -> None:
+        """Give the user namespace of the process `maker` its ids, and pin it and what it owns."""
+        if not record.first_id:
+            return
+        for kind in ("uid_map", "gid_map"):
+            Path(f"/proc/{maker}/{kind}").write_text(f"0 {record.first_id} {SIZE}")
+        _pin_one(f"/proc/{maker}/ns/user", work / _USERS)
+        for name in record.pins:
+            _pin_one(f"/proc/{maker}/ns/{_NAMESPACES[name][0]}", work / name)
 
         def inside() -> None:
-            flags = 0
             for name in record.pins:
-                flags |= _NAMESPACES[name][1]
-            syscalls.unshare(flags)
-            syscalls.sethostname(hostname)
-            if "network" in record.pins:
-                raise_loopback()
-            for name, value in sandbox.sysctls.items():
-                Path("/proc/sys", name.replace(".", "/")).write_text(value)
+                fd = os.open(work / name, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    syscalls.setns(fd, _NAMESPACES[name][1])
+                finally:
+                    os.close(fd)
+            _furnish(sandbox, record)
+
+        syscalls.in_own_thread(inside)
+
+    def _pin(self, sandbox: NewSandbox, record: _Record, work: Path) -> None:
+        def inside() -> None:
+            syscalls.unshare(_unshared(record))
+            _furnish(sandbox, record)
             for name in record.pins:
                 _pin_one(f"/proc/thread-self/ns/{_NAMESPACES[name][0]}", work / name)
 
@@ -171,12 +194,13 @@ class OciSandboxer(SandboxFolders):
             return SandboxState(id, SandboxPhase.HALF_MADE)
         phase = SandboxPhase.STOPPED if (folder / STOPPED).exists() else SandboxPhase.READY
         pins = {name: str(folder / name) for name in _all_pins(record)}
-        return SandboxState(id, phase, pins, record.files, self.cgroup(id), pause, record.created)
+        return SandboxState(id, phase, pins, record.files, self.cgroup(id), pause, record.created, record.first_id)
 
     def shutdown(self, id: str) -> None:
         """Remove processes, groups, pins and files; from any state, as often as wanted."""
         folder = self._folder / checked_name(id)
-        pause = self._pause(folder)
+        record = self._record(folder)
+        pause, first_id = (record.pause, record.first_id) if record is not None else (None, 0)
         if pause is not None and pause.signal(signal.SIGKILL):  # and with it all that it is the first process of
             proc.wait_gone(pause, _PAUSE_SECONDS)
         limits.end_all(self._found, self.cgroup(id), self._clock, within=10.0)
@@ -185,13 +209,21 @@ class OciSandboxer(SandboxFolders):
         (folder / "sandbox.json").unlink(missing_ok=True)
         mounts.detach_below(folder)
         fsio.remove_tree(folder)
+        if first_id:
+            self._ranges.give_back(first_id)
 
-    def _pause(self, folder: Path) -> ProcessId | None:
+    def sweep(self) -> None:
+        """Remove what killed engines left half-made, and free the ranges of ids that nobody has any more."""
+        super().sweep()
+        self._ranges.sweep(lambda name: (self._folder / name).exists())
+
+    def _record(self, folder: Path) -> _Record | None:
+        """What is written of a sandbox of this boot."""
         try:
             record = _Record(**json.loads((folder / "sandbox.json").read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
-        return record.pause if record.boot == self._boot else None
+        return record if record.boot == self._boot else None
 
     def metrics(self, id: str) -> Stats:
         """Counters of all its tasks together; raises `NotFound`."""
@@ -204,6 +236,10 @@ def check(sandbox: NewSandbox) -> None:
     checked_name(sandbox.id)
     if sandbox.network not in ("host", "none"):
         raise Unsupported(f"network mode {sandbox.network!r}", advice="Choose `host` or `none`.")
+    if sandbox.own_users and sandbox.network == "host":
+        raise Unsupported(
+            "a user namespace cannot own the node's network", advice="Choose another network, or userNamespace host."
+        )
     if len(sandbox.hostname.encode()) > 64 or "\n" in sandbox.hostname:
         raise Invalid(f"hostname {sandbox.hostname[:80]!r} is longer than 64 bytes")
     for name in sandbox.sysctls:
@@ -265,7 +301,24 @@ def _pin_one(namespace: str, place: Path) -> None:
 
 
 def _all_pins(record: _Record) -> list[str]:
-    return [*record.pins, *([_PIDS] if record.first is not None else [])]
+    more = {_PIDS: record.first is not None, _USERS: bool(record.first_id)}
+    return [*record.pins, *(name for name, there in more.items() if there)]
+
+
+def _unshared(record: _Record) -> int:
+    flags = 0
+    for name in record.pins:
+        flags |= _NAMESPACES[name][1]
+    return flags
+
+
+def _furnish(sandbox: NewSandbox, record: _Record) -> None:
+    """Set up the namespaces that the calling thread is in."""
+    syscalls.sethostname(sandbox.hostname or socket.gethostname())
+    if "network" in record.pins:
+        raise_loopback()
+    for name, value in sandbox.sysctls.items():
+        Path("/proc/sys", name.replace(".", "/")).write_text(value)
 
 
 def _pinned(folder: Path, record: _Record) -> bool:

@@ -26,6 +26,8 @@ DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 INIT: Final = "/dev/init"
 """Where a task finds its init: in a folder that is always there and never the image's."""
 PIDS_DEFAULT: Final = 4096
+IDS: Final = 65536
+"""How many users, and groups, there are in a user namespace."""
 CPU_PERIOD: Final = 100_000
 DEFAULT_CAPABILITIES: Final = frozenset(
     f"CAP_{name}"
@@ -121,6 +123,8 @@ class Wanted:
     resources: Resources = Resources()
     security: Security = Security()
     namespaces: Mapping[str, str] = field(default_factory=dict)
+    first_id: int = 0
+    """Where the ids of its user namespace begin on the node; 0: it has none of its own."""
     files: Mapping[str, str] = field(default_factory=dict)
     terminal: bool = False
     hostname: str = ""
@@ -321,6 +325,11 @@ def _linux(wanted: Wanted, capabilities: list[str], node: Node) -> dict[str, Any
         "devices": [device.to_oci() for device in devices],
         "rootfsPropagation": "rprivate",
     }
+    if wanted.first_id:
+        if max(wanted.user.uid, wanted.user.gid, *wanted.user.groups, 0) >= IDS:
+            raise Invalid(f"user {wanted.user} has ids that are not below {IDS}", advice="Its namespace has that many.")
+        ids = [{"containerID": 0, "hostID": wanted.first_id, "size": IDS}]
+        result |= {"uidMappings": ids, "gidMappings": ids}
     if not security.privileged:
         result |= {"maskedPaths": list(MASKED_PATHS), "readonlyPaths": list(READONLY_PATHS)}
     if not (security.privileged or security.unconfined):

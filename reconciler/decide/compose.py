@@ -144,6 +144,7 @@ def wanted_task(
         resources=resources(spec.resources),
         security=security(spec, places),
         namespaces=sandbox.namespaces,
+        first_id=sandbox.first_id,
         files=sandbox.files,
         terminal=spec.tty,
         init=places.init,

@@ -191,6 +191,7 @@ class NodeHands:
                 sysctls=spec.sysctls,
                 resources=oci_resources(compose.resources(spec.resources), self._limits),
                 share_processes=spec.share_process_namespace,
+                own_users=spec.user_namespace.mode == "auto",
             ),
         )
         if bridged:

@@ -29,9 +29,7 @@ def _among(*later: object) -> Callable[[object], bool]:
 
 LATER_VALUES: Final[Mapping[Kind, Mapping[str, Callable[[object], bool]]]] = {
     Kind.IMAGE: {"update.policy": _among("SemVer")},
-    Kind.SANDBOX: {
-        "userNamespace.mode": _among("auto"),
-    },
+    Kind.SANDBOX: {},
     Kind.CONTAINER: {},
     Kind.VOLUME: {},
     Kind.SECRET: {},

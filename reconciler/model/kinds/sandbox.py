@@ -12,7 +12,7 @@ from reconciler.model.kinds.base import Listed, Resources, Spec
 from reconciler.model.kinds.quantities import read_by
 from reconciler.model.kinds.texts import Address, DnsOption, Hostname, Name, matching
 from reconciler.model.modules import WASM
-from reconciler.model.problems import Problem, mapping_at, mappings_in
+from reconciler.model.problems import Path, Problem, mapping_at, mappings_in
 
 _SYSCTL: Final = re.compile(r"kernel\.(?:shm[a-z_]+|msg[a-z]+|sem)|fs\.mqueue\.[a-z_]+|net\.[-a-zA-Z0-9_./]{1,200}")
 _no_sysctl: Final = matching(
@@ -55,9 +55,9 @@ class Dns(Spec):
 
 
 class UserNamespace(Spec):
-    """Whose user ids the sandbox has: the node's, so far."""
+    """Whose user ids the sandbox has: the node's, or (`auto`) a range of 65536 of its own."""
 
-    mode: Literal["host"] = "host"
+    mode: Literal["host", "auto"] = "host"
 
 
 class SandboxSpec(Spec):
@@ -79,6 +79,12 @@ def sandbox_conflicts(spec: Mapping[str, Any]) -> Iterator[Problem]:
     yield from (module_network_conflicts if is_module else network_conflicts)(mapping_at(spec, "network"))
     if is_module and spec.get("shareProcessNamespace") is True:
         yield Problem(("shareProcessNamespace",), "is not for modules", "leave it out", at_key=True)
+    if mapping_at(spec, "userNamespace").get("mode") == "auto":
+        path: Path = ("userNamespace", "mode")
+        if is_module:
+            yield Problem(path, "is not for modules", "leave it out")
+        elif mapping_at(spec, "network").get("mode") == "host":
+            yield Problem(path, "cannot own the node's network (network.mode is host)", "choose another network")
     if mapping_at(spec, "network").get("mode") == "host":
         for name in mapping_at(spec, "sysctls"):
             if name.startswith("net."):

@@ -167,7 +167,6 @@ LATER: list[tuple[Kind, dict[str, Any], str]] = [
     (Kind.IMAGE, {"update": {"policy": "SemVer"}}, "spec.update.policy"),
     (Kind.IMAGE, {"update": {"range": ">=1"}}, "spec.update.range"),
     (Kind.IMAGE, {"verify": {"require": True}}, "spec.verify"),
-    (Kind.SANDBOX, {"userNamespace": {"mode": "auto"}}, "spec.userNamespace.mode"),
     (Kind.SANDBOX, {"vm": {"cpus": 1}}, "spec.vm"),
     (Kind.CONTAINER, {"mounts": [{"path": "/x", "image": "other"}]}, "spec.mounts[0].image"),
     (Kind.VOLUME, {"size": "1Gi"}, "spec.size"),
