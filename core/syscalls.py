@@ -24,6 +24,7 @@ MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 0x40000
 MS_SLAVE: Final = 0x80000
+MS_SHARED: Final = 0x100000
 MNT_DETACH: Final = 0x2
 UMOUNT_NOFOLLOW: Final = 0x8
 
@@ -53,6 +54,7 @@ _OPEN_TREE_CLONE: Final = 1
 _MOVE_MOUNT_F_EMPTY_PATH: Final = 4
 _MOUNT_ATTR_IDMAP: Final = 0x00100000
 _CAPABILITY_VERSION_3: Final = 0x20080522
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -161,6 +163,11 @@ def keep_capabilities(mask: int) -> None:
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     _check(_libc.capset(header, struct.pack("=6I", low, low, 0, high, high, 0)))
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, *(ctypes.c_ulong(number) for number in (1, 0, 0, 0))))
+
+
+def die_with_parent() -> None:
+    """PR_SET_PDEATHSIG: SIGKILL for this process when the thread that made it ends. After `keep_capabilities`."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, *(ctypes.c_ulong(number) for number in (9, 0, 0, 0))))
 
 
 def sethostname(name: str) -> None:

@@ -14,6 +14,9 @@ from core.runtime.shimv2.driver import ShimV2
 from core.runtime.shimv2.program import ShimProgram
 from core.runtime.shimv2.sandboxes import ShimSandboxer
 from core.runtime.table import Driver, Runtime, RuntimeSpec, RuntimeTable
+from core.runtime.vm.driver import VmShim
+from core.runtime.vm.installed import GUEST
+from core.runtime.vm.sandboxes import VmSandboxer
 from core.runtime.wasm import WasmShim
 from core.runtime.wasm_sandboxes import WasmSandboxer
 from core.values import dataclass
@@ -23,6 +26,7 @@ BUILT_IN: Final = (
     RuntimeSpec("crun"),
     RuntimeSpec("wasm", "wasm"),
     RuntimeSpec("runc-v2", "shim"),
+    RuntimeSpec("vm", "vm"),
 )
 
 
@@ -72,7 +76,18 @@ def _shim(ground: Ground) -> Driver:
     return build
 
 
-DRIVERS: Final[Mapping[str, Callable[[Ground], Driver]]] = {"oci": _oci, "wasm": _wasm, "shim": _shim}
+def _vm(ground: Ground) -> Driver:
+    cache = (ground.cache or ground.state) / "vm"
+
+    def build(spec: RuntimeSpec) -> Runtime:
+        guest = Path(spec.options.get("guest", str(GUEST)))
+        sandboxer = VmSandboxer(ground.state, ground.group, ground.launcher, ground.clock, ground.boot, guest)
+        return Runtime(spec, sandboxer, VmShim(sandboxer, ground.launcher, ground.clock, cache))
+
+    return build
+
+
+DRIVERS: Final[Mapping[str, Callable[[Ground], Driver]]] = {"oci": _oci, "wasm": _wasm, "shim": _shim, "vm": _vm}
 
 
 def build_table(ground: Ground, configured: Iterable[RuntimeSpec] = ()) -> RuntimeTable:

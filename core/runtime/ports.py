@@ -140,6 +140,8 @@ class NewTask:
     sandbox: str
     terminal: bool = False
     stdin: bool = False
+    image: str = ""
+    """What the root is made from, as a digest: roots of one image have the same content; "": not known."""
     log_limit: int = 64 << 20
     """Bytes after which the monitor itself truncates the log: the last dam; the engine rotates long before."""
 
@@ -270,6 +272,8 @@ class NewSandbox:
     share_processes: bool = False
     own_users: bool = False
     """Whether it gets a user namespace with a range of ids of its own."""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    """For a virtual machine only: `cpus`, `memory` in bytes, `kernel` as a path; what is left out is the driver's."""
 
 
 @dataclass(frozen=True, slots=True)

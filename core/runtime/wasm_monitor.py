@@ -71,6 +71,10 @@ class Log:
             self._rest[stream] = b""
             self._put(stream, [(rest, b"F")])
 
+    def close(self) -> None:
+        """Nothing is written any more."""
+        os.close(self._fd)
+
     def _put(self, stream: str, pieces: list[tuple[bytes, bytes]]) -> None:
         if not pieces:
             return

@@ -102,6 +102,7 @@ class TaskHands:
                 sandbox=action.sandbox,
                 terminal=spec.tty,
                 stdin=spec.stdin,
+                image=str(action.image["chain"]),
                 log_limit=max(4 * spec.log.max_size, _DAM),
             )
         )

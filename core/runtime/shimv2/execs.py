@@ -11,23 +11,22 @@ import os
 import secrets
 import select
 import signal
-import termios
 import threading
-import tty
 from collections.abc import Callable, Iterator
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from core import fsio
 from core.clock import Clock
 from core.errors import AgentError, TimedOut
+from core.runtime.raw_terminal import STDIN, raw
 from core.runtime.shimv2.messages import METHODS
 from core.runtime.shimv2.service import CALL_SECONDS, TaskService, packed
 from core.runtime.wire import decode
 from core.values import dataclass
 
-_STDIN: Final = 0
 _READ: Final = 1 << 16
 _DRAIN_SECONDS: Final = 1.0
 _AFTER_SECONDS: Final = 10.0
@@ -171,7 +170,7 @@ def _below(pid: int) -> list[int]:
 def _typed(running: _Running) -> Iterator[None]:
     over = os.eventfd(0, os.EFD_CLOEXEC)
     typing = threading.Thread(target=_type, args=(running, over), name="exec-stdin", daemon=True)
-    with _raw(running) if running.wanted.process["terminal"] else contextlib.nullcontext():
+    with raw(partial(_resized, running)) if running.wanted.process["terminal"] else contextlib.nullcontext():
         typing.start()
         try:
             yield
@@ -183,11 +182,11 @@ def _typed(running: _Running) -> Iterator[None]:
 
 def _type(running: _Running, over: int) -> None:
     poller = select.poll()
-    poller.register(_STDIN, select.POLLIN)
+    poller.register(STDIN, select.POLLIN)
     poller.register(over, select.POLLIN)
     with contextlib.suppress(OSError), open(running.folder / "stdin", "r+b", buffering=0) as sink:
         os.set_blocking(sink.fileno(), False)
-        while not any(fd == over for fd, _ in poller.poll()) and (data := os.read(_STDIN, _READ)):
+        while not any(fd == over for fd, _ in poller.poll()) and (data := os.read(STDIN, _READ)):
             if not _write(sink.fileno(), data, over):
                 return
     with contextlib.suppress(AgentError):  # it has ended
@@ -206,23 +205,6 @@ def _write(sink: int, data: bytes, over: int) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _raw(running: _Running) -> Iterator[None]:
-    if not os.isatty(_STDIN):
-        yield
-        return
-
-    def resize(*_: object) -> None:
-        size = os.get_terminal_size(_STDIN)
-        with contextlib.suppress(AgentError):  # it has ended
-            running.call("ResizePty", width=size.columns, height=size.lines)
-
-    before = termios.tcgetattr(_STDIN)
-    handler = signal.signal(signal.SIGWINCH, resize)
-    tty.setraw(_STDIN)
-    try:
-        resize()
-        yield
-    finally:
-        termios.tcsetattr(_STDIN, termios.TCSADRAIN, before)
-        signal.signal(signal.SIGWINCH, handler)
+def _resized(running: _Running, columns: int, rows: int) -> None:
+    with contextlib.suppress(AgentError):  # it has ended
+        running.call("ResizePty", width=columns, height=rows)

@@ -20,6 +20,7 @@ Calls, with their parameters and results (all paths are the guest's):
     network   {hostname, interfaces: [{mac, addresses: [CIDR], routes: [{to, via}], mtu}]}
               the machine has one network card at most: it is given that MAC; `lo` is up in any case
     put       {path, mode, uid, gid, data: BASE64}         a file below /run/carried; folders are made; whole by rename
+              with `folder: true`: a folder with that mode and owner
     create    {id, spec, root: SERIAL, layer: SERIAL, shared: [TAG], stdin, stdout, stderr: STREAM|0, terminal}
               mounts the disks of those serials (root: EROFS, read-only, may be that of several tasks; layer: ext4, for
               upper and work), makes the bundle, and the task up to, not including, its own program          → {pid}
@@ -38,8 +39,9 @@ Calls, with their parameters and results (all paths are the guest's):
     shutdown  {}                                           everything ends, disks are synced, the machine goes off
 
 Places in the guest: /run/carried, what was `put`; /run/shared/TAG, the virtiofs of that tag (mounted when a task first
-asks for it); /run/sandbox/shm, a tmpfs that is all tasks' /dev/shm. The `spec` comes as the guest needs it: mounts from guest
-paths, `linux.cgroupsPath` is `/tasks/ID`, namespaces that the sandbox shares are left out (the guest's own are meant).
+asks for it); /run/sandbox/shm, a tmpfs that is all tasks' /dev/shm. The `spec` comes as the guest needs it: mounts from
+guest paths, `linux.cgroupsPath` is `/tasks/ID`, namespaces that the sandbox shares are left out (the
+guest's own are meant).
 
 Events: `exit {id | exec, code, oom}` after the last byte of its streams; a guest that cannot go on says
 `fault {message}`.

@@ -1,0 +1,128 @@
+"""Asking the monitor of a machine: one connection, one call at a time, or a further process with its streams."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import select
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from core import fsio
+from core.clock import Clock
+from core.errors import AgentError, Denied, Failed, Invalid, NotFound, TimedOut, Unavailable, Unsupported
+from core.runtime.vm.frames import Decoder, Frame, Kind, Nonsense, encode, more, said
+from core.runtime.vm.monitor import ENDED, SOCKET
+
+CALL_SECONDS: Final = 30.0
+_CLASSES: Final[Mapping[str, type[AgentError]]] = {
+    one.__name__: one for one in (Invalid, NotFound, Denied, Unavailable, Unsupported, Failed)
+}
+_CHUNK: Final = 1 << 16
+
+
+class Link:
+    """A connection to a monitor."""
+
+    def __init__(self, link: socket.socket, folder: Path, clock: Clock) -> None:
+        self._link = link
+        self._folder = folder
+        self._clock = clock
+        self._decoder = Decoder()
+        self._held: list[Frame] = []
+        self._number = 0
+
+    def fileno(self) -> int:
+        """For poll."""
+        return self._link.fileno()
+
+    def call(self, name: str, timeout: float = CALL_SECONDS, /, **values: object) -> dict[str, Any]:
+        """Ask, and wait for the answer; frames of streams that come meanwhile are kept for `frames`.
+
+        Raises what the guest says, `TimedOut`, `Unavailable` when the machine has ended.
+        """
+        self._number += 1
+        number = self._number
+        self.send(said(Kind.CALL, number, {"call": name, **values}))
+        until = self._clock.monotonic() + timeout
+        kept: list[Frame] = []
+        try:
+            while True:
+                for frame in self.frames(max(0.0, until - self._clock.monotonic())):
+                    if frame.stream != number or frame.kind not in (Kind.DONE, Kind.FAILED):
+                        kept.append(frame)
+                    elif frame.kind is Kind.DONE:
+                        return frame.json()
+                    else:
+                        raise self._failure(name, frame.json())
+                if self._clock.monotonic() >= until:
+                    raise TimedOut(f"the guest did not answer `{name}` within {timeout:g} s")
+        finally:
+            self._held = kept + self._held
+
+    def _failure(self, name: str, told: Mapping[str, Any]) -> AgentError:
+        kind = _CLASSES.get(str(told.get("category")), Failed)
+        message = str(told.get("message", ""))[:1000] or f"`{name}` failed in the guest"
+        return kind(self.ended() if kind is Unavailable and self.ended() else message)
+
+    def ended(self) -> str:
+        """Why the machine has ended; "" while it runs."""
+        return ended(self._folder)
+
+    def send(self, data: bytes) -> None:
+        """Send all of it. Raises `Unavailable`."""
+        try:
+            self._link.sendall(data)
+        except OSError:
+            raise Unavailable(self.ended() or "the machine's monitor is gone") from None
+
+    def frames(self, timeout: float) -> list[Frame]:
+        """What has come within that time. Raises `Unavailable` at the end, `Failed` for nonsense."""
+        if self._held:
+            held, self._held = self._held, []
+            return held
+        if not select.select([self._link], [], [], timeout)[0]:
+            return []
+        try:
+            data = self._link.recv(_CHUNK)
+            if not data:
+                raise Unavailable(self.ended() or "the machine's monitor is gone")
+            return list(self._decoder.feed(data))
+        except (OSError, Nonsense) as error:
+            raise Failed(f"the machine's monitor: {error}") from error
+
+    def put(self, path: str, data: bytes, *, mode: int, owner: tuple[int, int] = (0, 0)) -> None:
+        """Carry a file into the guest."""
+        text = base64.b64encode(data).decode()
+        self.call("put", path=path, mode=mode, uid=owner[0], gid=owner[1], data=text)
+
+    def write(self, stream: int, data: bytes) -> None:
+        """Bytes for a stream of a further process; nothing for its end."""
+        self.send(encode(Kind.DATA, stream, data) if data else encode(Kind.END, stream))
+
+    def taken(self, stream: int, count: int) -> None:
+        """So many bytes have been written on: as many may come again."""
+        self.send(more(stream, count))
+
+
+@contextlib.contextmanager
+def connected(folder: Path, clock: Clock) -> Iterator[Link]:
+    """A connection to the monitor of the machine whose folder that is; raises `Unavailable`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as link:
+        try:
+            with fsio.socket_address(folder / SOCKET) as address:
+                link.connect(address)
+        except OSError:
+            raise Unavailable(ended(folder) or "the machine does not run") from None
+        yield Link(link, folder, clock)
+
+
+def ended(folder: Path) -> str:
+    """Why a machine has ended, with the last lines of its console; "" when nothing is known."""
+    data = fsio.read_if_there(folder / ENDED, 64 << 10)
+    return "" if data is None else "; ".join(data.decode("utf-8", "replace").split("\n")).strip("; ")
+
+
+Sink = Callable[[bytes], object]

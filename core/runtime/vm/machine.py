@@ -1,0 +1,96 @@
+"""A machine as QEMU's command line. Pure.
+
+Rules of this file: nothing that QEMU would add by itself, no device that nobody asked for; every descriptor comes from
+the monitor, so that no socket of the machine has a name. Where there is no microvm, the devices are those of PCI.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import Final
+
+from core.runtime.vm.frames import PORT
+from core.values import dataclass
+
+TAG: Final = "reconciler"
+"""The virtiofs tag of the one folder that host and guest share."""
+CPUS: Final = 1
+MEMORY: Final = 256 << 20
+OVERHEAD: Final = 160 << 20
+"""Bytes that QEMU may use beside the guest's own memory (TCG keeps up to 32 MiB of translated code)."""
+_KERNEL: Final = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t no_timer_check mitigations=off"
+_MACHINES: Final = {
+    "x86_64": ("qemu-system-x86_64", "microvm,rtc=on,acpi=on", "device"),
+    "aarch64": ("qemu-system-aarch64", "virt", "pci"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What is wanted: `memory` in bytes, `kernel` and `initrd` as paths; `fs`: the socket of virtiofsd ("": none)."""
+
+    kernel: str
+    initrd: str
+    cpus: int = CPUS
+    memory: int = MEMORY
+    accelerator: str = "tcg"
+    fs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Descriptors that QEMU inherits: the guest's port, QMP, the console, a tap (-1: no network card)."""
+
+    guest: int
+    qmp: int
+    console: int
+    tap: int = -1
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """Those that are there."""
+        return tuple(fd for fd in (self.guest, self.qmp, self.console, self.tap) if fd >= 0)
+
+
+def program(machine: str = "") -> str:
+    """QEMU's name for this node's architecture."""
+    return _MACHINES.get(machine or platform.machine(), _MACHINES["x86_64"])[0]
+
+
+def command(wanted: Machine, doors: Doors, qemu: str) -> list[str]:
+    """The command line; `qemu` is the program's path."""
+    _, board, bus = _MACHINES.get(platform.machine(), _MACHINES["x86_64"])
+    memory = wanted.memory >> 20
+    words = [
+        *(qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *("-machine", f"{board},memory-backend=ram", "-accel", wanted.accelerator, "-cpu", "max"),
+        *("-smp", str(wanted.cpus), "-m", f"{memory}M"),
+        *("-object", f"memory-backend-memfd,id=ram,size={memory}M,share=on"),
+        *("-kernel", wanted.kernel, "-initrd", wanted.initrd, "-append", _KERNEL),
+        *("-chardev", f"socket,id=console,fd={doors.console}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=qmp,fd={doors.qmp}", "-mon", "chardev=qmp,mode=control"),
+        *("-chardev", f"socket,id=guest,fd={doors.guest}", "-device", f"virtio-serial-{bus},max_ports=2"),
+        *("-device", f"virtserialport,chardev=guest,name={PORT}"),
+        *("-device", f"virtio-scsi-{bus},id=disks"),
+    ]
+    if doors.tap >= 0:
+        words += ["-netdev", f"tap,id=net,fd={doors.tap}", "-device", f"virtio-net-{bus},netdev=net"]
+    if wanted.fs:
+        words += ["-chardev", f"socket,id=fs,path={wanted.fs}"]
+        words += ["-device", f"vhost-user-fs-{bus},chardev=fs,tag={TAG}"]
+    return words
+
+
+def plugged(serial: str, path: str, *, read_only: bool) -> list[tuple[str, dict[str, object]]]:
+    """The QMP commands that plug a disk in."""
+    disk: dict[str, object] = {"driver": "raw", "node-name": serial, "read-only": read_only, "discard": "unmap"}
+    file = {"driver": "file", "filename": path, "discard": "unmap"}
+    device: dict[str, object] = {
+        "driver": "scsi-hd",
+        "id": f"disk-{serial}",
+        "drive": serial,
+        "serial": serial,
+        "bus": "disks.0",
+    }
+    return [("blockdev-add", {**disk, "file": file}), ("device_add", device)]
