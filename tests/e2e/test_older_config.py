@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.e2e.test_demo import is_taken
 from tests.e2e.workloads import eventually, stage
-from tests.registry import Registry, image_layouts
+from tests.registry import Registry, free_port, image_layouts
 
 pytestmark = pytest.mark.root
 DEMO: Final = Path(__file__).resolve().parents[2] / "manifests" / "demo"
@@ -31,7 +31,7 @@ plugins:
           options: {{BinaryName: {crun}}}
     registry:
       mirrors:
-        "127.0.0.1:5005":
+        "127.0.0.1:{nowhere}":
           endpoint: ["http://{mirror}"]
       configs:
         "{mirror}":
@@ -39,23 +39,33 @@ plugins:
 """
 
 
+def copy_demo(to: Path, ports: Mapping[str, int]) -> None:
+    """The demo's manifests with ports that are free, whatever else runs on this machine."""
+    shutil.copytree(DEMO, to)
+    for path in (path for path in to.rglob("*") if path.is_file()):
+        text = path.read_text()
+        for old, new in ports.items():
+            text = text.replace(old, str(new))
+        path.write_text(text)
+
+
 def test_an_agent_given_a_file_of_version_1_converges_the_demo(
     make_registry: Callable[..., Registry], registry: Registry
 ) -> None:
-    if is_taken(8088) or is_taken(5005):
-        pytest.skip("the demo's ports are taken on this machine")
     mirror = make_registry(None)
     for name, layout in zip(("busybox", "web"), image_layouts("busybox", "web"), strict=True):
         mirror.push(layout, f"{name}:1")
     with stage(registry, agent=False) as st:
+        nowhere, demo = free_port(), st.files / "demo"
+        copy_demo(demo, {"5005": nowhere, "8088": free_port()})
         file = st.files / "v1.yaml"
         crun = json.loads((st.node.place.folder / "config.yaml").read_text())["runtimes"]["crun"]["path"]
-        file.write_text(V1.format(crun=crun, mirror=mirror.host, password=PASSWORD))
+        file.write_text(V1.format(nowhere=nowhere, crun=crun, mirror=mirror.host, password=PASSWORD))
         before = file.read_bytes()
         line = next(number for number, text in enumerate(before.splitlines(), 1) if b"endpoint" in text)
         st.node.env["RECONCILER_CONFIG"] = str(file)
         st.node.spawn("agent")
-        done = st.node.cli("apply", "-f", DEMO, "--timeout", "50s")
+        done = st.node.cli("apply", "-f", demo, "--timeout", "50s")
         assert done.returncode == 0, done.stdout + done.stderr
         assert "Converged: 7 objects, 7 created" in done.stdout
 
@@ -73,5 +83,5 @@ def test_an_agent_given_a_file_of_version_1_converges_the_demo(
         staged = [path.read_text() for path in st.node.state.glob("migrated-*/**/*") if path.is_file()]
         assert [PASSWORD in text for text in staged] == [False]
         assert file.read_bytes() == before
-        deleted = st.node.cli("delete", "-f", DEMO, "--purge", "--timeout", "40s")
+        deleted = st.node.cli("delete", "-f", demo, "--purge", "--timeout", "40s")
         assert deleted.returncode == 0, deleted.stderr
