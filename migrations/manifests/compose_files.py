@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from migrations.config.work import Outcome
 from migrations.manifests.given import Account, Given
 from migrations.manifests.making import Made, Settings, absolute, is_data_key, mountable
 
@@ -62,7 +63,7 @@ class Files:
             return []
         file = top.get("file")
         if kind == "configs" and file is not None:
-            self.account.moved(one, f"mounts: {path}")
+            self._said(one, f"mounts: {path}", "")
             return [self._file(file, top, path)]
         return self._secret(one, top, path, folders)
 
@@ -74,10 +75,10 @@ class Files:
         if absolute(inside) or inside.startswith(".."):
             where = posixpath.normpath(posixpath.join(self.settings.folder, inside))
             self.account.translated(
-                top, f"mounts: {path} bind", "a file of this node, as it lies outside of this folder"
+                file, f"mounts: {path} bind", "a file of this node, as it lies outside of this folder"
             )
             return {"path": path, "bind": {"source": where}, "readOnly": True}
-        self.account.moved(top, f"mounts: {path} file")
+        self.account.moved(file, f"mounts: {path} file")
         return {"path": path, "file": inside}
 
     def _secret(self, one: Given, top: Given, path: str, folders: dict[str, dict[str, bytes]]) -> list[dict[str, Any]]:
@@ -88,9 +89,18 @@ class Files:
             return []
         folders.setdefault(folder, {})[key] = self._content(top)
         how = "a key of a Secret; the files are for the container's user alone"
-        self.account.translated(one, f"mounts: {folder}", how)
-        self.account.translated(top, f"mounts: {folder}", how)
+        self._said(one, f"mounts: {folder}", how)
+        for known in ("file", "content", "environment"):
+            self.account.translated(top.get(known), f"mounts: {folder}", how)
         return []
+
+    def _said(self, one: Given, to: str, how: str) -> None:
+        """What a service says of a file; owner and mode have no place."""
+        outcome = Outcome.TRANSLATED if how else Outcome.MOVED
+        for known in [one] if one.fields is None else [one.get("source"), one.get("target")]:
+            self.account.say(known, outcome, how, to)
+        for key in ("uid", "gid", "mode"):
+            self.account.dropped(one.get(key) if one.fields is not None else None, "a file is its container's user's")
 
     def _content(self, top: Given) -> bytes:
         if (text := top.get("content")) is not None:

@@ -35,10 +35,13 @@ class Mounts(Part):
         temporary = self.given.get("tmpfs")
         for text in texts(temporary):
             path, _, options = text.partition(":")
-            size = next((part[5:] for part in options.split(",") if part.startswith("size=")), "")
+            words = [word for word in options.split(",") if word]
+            size = next((word[5:] for word in words if word.startswith("size=")), "")
             amount = docker_size(size)
             if mountable(path):
                 found[_clean(path)] = {"path": _clean(path), "tmpfs": {"size": amount} if amount else {}}
+            if not mountable(path) or (words != [f"size={size}"] and words):
+                self.account.dropped(temporary, "of a tmpfs only an absolute path and its size can be said")
         self.account.moved(temporary, f"{self.where} mounts")
         for mount in self.stage.files.mounts(self.given, self.stage.names.containers[self.key]):
             found.setdefault(mount["path"], mount)

@@ -85,9 +85,7 @@ def sandbox(stage: Stage, members: Mapping[str, Given]) -> None:
 
 def _mode(account: Account, given: Given, where: str, mode: str) -> str:
     wanted, networks = given.get("network_mode"), given.get("networks")
-    account.translated(
-        networks, f"{where} network", "services that share one share a sandbox; addresses and names do not move"
-    )
+    _joined(account, networks, where)
     if wanted is None:
         return mode
     word = wanted.string()
@@ -101,6 +99,16 @@ def _mode(account: Account, given: Given, where: str, mode: str) -> str:
     else:
         account.dropped(wanted, "only bridge, host, none and service:NAME are there")
     return mode
+
+
+def _joined(account: Account, networks: Given | None, where: str) -> None:
+    """The networks of a service: that they are shared is what moves."""
+    if networks is None:
+        return
+    for one in networks.items if networks.items is not None else networks.mapping().values():
+        if one.fields:
+            account.dropped(one, "addresses and names in a network are not given here")
+        account.translated(one, f"{where} network", "services that share it share a sandbox")
 
 
 def _runtime(account: Account, given: Given, where: str, made: dict[str, Any]) -> None:
@@ -171,7 +179,12 @@ def _ports(account: Account, given: Given, where: str, *, mapped: bool) -> list[
             account.inert(one, "the network is not a bridge: nothing is mapped")
             continue
         ports = _long(one) if one.fields is not None else _short(one)
-        if ports:
+        if ports and one.fields is not None:
+            account.moved_keys(one, ("target", "published", "protocol", "host_ip"), f"{where} network.ports")
+            account.inert(one.get("mode"), "is for a swarm of nodes")
+            account.inert(one.get("name"), "is for people")
+            account.inert(one.get("app_protocol"), "is for people")
+        elif ports:
             account.moved(one, f"{where} network.ports")
         else:
             account.dropped(one, _NO_HOST_PORT)

@@ -186,7 +186,7 @@ class Service(Part):
             if given.items is None:
                 self.account.dropped(one.get("restart"), "orders first starts only: say restart for each")
                 self.account.default(one.get("required"))
-            self.account.moved(one, f"{self.where} dependsOn")
+            self.account.moved(wanted if one.fields else one, f"{self.where} dependsOn")
         self.made["dependsOn"] = list({one["container"]: one for one in found}.values())
 
     def _stop_and_log(self) -> None:

@@ -144,6 +144,11 @@ class Account:
         """It means the same there."""
         self.say(given, Outcome.MOVED, why, to)
 
+    def moved_keys(self, given: Given, keys: Sequence[str], to: str) -> None:
+        """Only these keys of a mapping mean the same there."""
+        for key in keys:
+            self.moved(given.mapping().get(key), to)
+
     def translated(self, given: Given | None, to: str, why: str) -> None:
         """It is said in another way there."""
         self.say(given, Outcome.TRANSLATED, why, to)

@@ -72,7 +72,8 @@ class Environment:
                     self.made[variable] = {"name": variable, "valueFrom": value}
             if (optional := ref.get("optional")) is not None:
                 unless(self.account, optional, _OPTIONAL)
-            self.account.translated(one, f"{self.where} env", "each of its keys is a variable")
+            for known in (prefix, name):
+                self.account.translated(known, f"{self.where} env", "each of its keys is a variable")
 
     def _one(self, one: Given) -> None:
         name = one.get("name")
@@ -87,7 +88,7 @@ class Environment:
             self.made[variable] = {"name": variable, "value": text}
             self.known[variable] = text
         if variable in self.made:
-            self.account.moved(one, f"{self.where} env")
+            self.account.moved_keys(one, ("name", "value"), f"{self.where} env")
 
     def _from(self, variable: str, one: Given, source: Given) -> None:
         self.known.pop(variable, None)
@@ -99,11 +100,11 @@ class Environment:
         value = self.pod.get(fact.string()) if fact is not None else None
         if fact is not None and fact.string() == "spec.nodeName":
             self.made[variable] = {"name": variable, "valueFrom": {"node": "name"}}
-            self.account.translated(one, f"{self.where} env", "the name of the node, as the agent knows it")
+            self.account.translated(fact, f"{self.where} env", "the name of the node, as the agent knows it")
         elif value is not None:
             self.made[variable] = {"name": variable, "value": value}
             self.known[variable] = value
-            self.account.translated(one, f"{self.where} env", "what it says in this file")
+            self.account.translated(fact, f"{self.where} env", "what it says in this file")
         else:
             self.account.dropped(one, "is known only while it runs: no variable can hold it here")
 
@@ -119,7 +120,8 @@ class Environment:
         if (optional := ref.get("optional")) is not None:
             unless(self.account, optional, _OPTIONAL)
         how = f"secret/{secret}" + ("; a ConfigMap is a Secret here" if kind == "ConfigMap" else "")
-        self.account.translated(one, f"{self.where} env", how)
+        for known in (name, key):
+            self.account.translated(known, f"{self.where} env", how)
 
     def put_in(self, given: Given, text: str) -> str:
         """`text` with `$(NAME)` as far as the value is known; told where one comes from elsewhere."""
@@ -238,7 +240,6 @@ class Security:
                 self.account.moved(one, f"{self.where} security.capabilities.{key}")
         if names:
             self.made["capabilities"] = names
-        self.account.default(given)
 
     def _seccomp(self, given: Given) -> None:
         kind = given.get("type")

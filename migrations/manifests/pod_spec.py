@@ -143,7 +143,7 @@ def _dns(account: Account, spec: Given, where: str) -> dict[str, Any]:
         text = (name.string() if name is not None else "") + (f":{value.string()}" if value is not None else "")
         if _DNS_OPTION.fullmatch(text):
             found.setdefault("options", []).append(text)
-            account.moved(one, f"{where} dns.options")
+            account.moved_keys(one, ("name", "value"), f"{where} dns.options")
         else:
             account.dropped(one, "is no option of a resolver here")
     if policy is not None and policy.string() in ("Default", "None"):
@@ -165,7 +165,7 @@ def _sysctls(pod: PodOf, shared: _Shared, where: str) -> dict[str, str]:
             pod.account.dropped(one, "would change the node's own network")
         else:
             found[text] = value.string()
-            pod.account.moved(one, f"{where} sysctls")
+            pod.account.moved_keys(one, ("name", "value"), f"{where} sysctls")
     return found
 
 
@@ -253,6 +253,8 @@ def _container(pod: PodOf, shared: _Shared, one: Given, *, alone: bool, init: bo
         raise one.bad("has no name", "Write name: NAME.")
     name = pod.made.name("Container", own_name(pod.name, given.string(), alone))
     where = f"container/{name}"
+    if init:
+        account.translated(given, f"{where} metadata.name", "a Container of its own, for which the next ones wait")
     account.moved(given, f"{where} metadata.name")
     made: dict[str, Any] = {"image": _image(pod, shared, one, where), "sandbox": pod.name}
     environment = Environment(account, pod.held, pod.facts, where)
@@ -307,7 +309,8 @@ def _ports(pod: PodOf, shared: _Shared, given: Given | None) -> None:
         protocol = one.get("protocol")
         word = protocol.string().lower() if protocol is not None else "tcp"
         if outside is None or shared.host_network:
-            pod.account.inert(one, _REACHED)
+            for key in ("name", "containerPort", "hostPort", "protocol", "hostIP"):
+                pod.account.inert(one.get(key), _REACHED)
             continue
         if word not in ("tcp", "udp") or not is_port(outside.number()):
             pod.account.dropped(one, "only ports of tcp and udp are mapped")
@@ -319,7 +322,8 @@ def _ports(pod: PodOf, shared: _Shared, given: Given | None) -> None:
             port["hostIP"] = address.string()
         if port not in shared.ports:
             shared.ports.append(port)
-        pod.account.moved(one, f"sandbox/{pod.name} network.ports")
+        known = ("name", "containerPort", "hostPort", "protocol", "hostIP")
+        pod.account.moved_keys(one, known, f"sandbox/{pod.name} network.ports")
 
 
 def _order(pod: PodOf, shared: _Shared, one: Given, name: str, made: dict[str, Any], *, init: bool) -> None:
@@ -330,7 +334,6 @@ def _order(pod: PodOf, shared: _Shared, one: Given, name: str, made: dict[str, A
     policy = shared.policy
     if init and not side:
         policy = "Never" if policy == "Never" else "OnFailure"
-        pod.account.translated(one, f"container/{name}", "a Container of its own, on whose success the next ones wait")
     if side:
         policy = "Always"
         pod.account.translated(own, f"container/{name} restart.policy", "the next ones wait until it has started")

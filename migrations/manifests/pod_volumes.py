@@ -78,7 +78,6 @@ class Volumes:
             self.account.translated(given.get("medium"), "mounts[].tmpfs", "a folder in memory, of the one container")
             if amount:
                 self.account.moved(limit, "mounts[].tmpfs.size")
-            self.account.translated(given, "mounts[].tmpfs", "a folder in memory")
             return Source({"tmpfs": {"size": amount} if amount else {}})
         volume = self.made.name("Volume", f"{self.pod}-{name}")
         self.made.add("Volume", volume, {"retain": False})
@@ -86,7 +85,8 @@ class Volumes:
         if memory:
             why = "several containers share it, so it lies on disk: remove it, or let one container mount it"
             self.account.dropped(given.get("medium"), why)
-        self.account.translated(given, f"volume/{volume}", "goes with the Volume object, as with the Pod")
+        if given.empty:
+            self.account.translated(given, f"volume/{volume}", "goes with the Volume object, as with the Pod")
         return Source({"volume": volume})
 
     def _host(self, name: str, given: Given) -> Source:
@@ -189,7 +189,7 @@ class Volumes:
             "subPathExpr": (Outcome.DROPPED, _SUB),
         }
         follow(self.account, one, rules)
-        self.account.moved(one, f"{where} mounts")
+        self.account.moved_keys(one, ("name", "mountPath", "readOnly", "subPath"), f"{where} mounts")
         wanted = only is not None and only.truth()
         read_only = "secret" not in says and (wanted or source.read_only)
         clean = "/" + posixpath.normpath(path.string()).lstrip("/")

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.errors import Invalid
+from migrations.config.work import Outcome
 from tests.converting import convert
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -185,6 +186,8 @@ def check(way: str, documents: list[Any], *, loads: bool = True) -> None:
         return
     assert len(done.result.entries) == sum(leaves(one) for one in documents)
     assert all(entry.line for entry in done.result.entries)
+    strange = [entry for entry in done.result.entries if "unheard" in entry.key]
+    assert [entry for entry in strange if entry.outcome in (Outcome.MOVED, Outcome.TRANSLATED)] == []
 
 
 @quick
