@@ -37,6 +37,8 @@ WAYS: Final[Mapping[str, Callable[[Sequence[Given], Settings], Result]]] = {
 _NEXT_OBJECT: Final = re.compile(rb"^\{", re.MULTILINE)
 _ENV_LINE: Final = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*?)\s*")
 _MASK: Final = "***"
+MOST_TOLD: Final = 20
+"""So many faults are told at once."""
 
 
 def convert_file(name: str, source: str, report: str, *, strict: bool) -> int:
@@ -80,7 +82,9 @@ def documents_of(source: ManifestFile, way: str) -> list[Given]:
     documents, faults = read_documents(data, source.shown, aliases=True)
     faults = [*faults, *(fault for document in documents for fault in document.faults)]
     if faults:
-        raise Invalid(str(faults[0]), advice="Correct the file; nothing was done.")
+        raise Invalid(
+            "\n".join(str(fault) for fault in faults[:MOST_TOLD]), advice="Correct the file; nothing was done."
+        )
     if not documents:
         raise Invalid(f"{source.shown} holds no document", advice="Give a file that holds one.")
     return [given_of(document.root, source.shown) for document in documents]

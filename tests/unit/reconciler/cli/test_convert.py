@@ -72,5 +72,19 @@ def test_what_is_no_file_is_an_error(cli: Cli, words: tuple[str, ...]) -> None:
     assert (done.code, done.out) == (1, "")
 
 
+def test_every_fault_of_the_file_is_told_with_its_place(cli: Cli, file: Path) -> None:
+    file.write_text("kind: Pod\nkind: Pod\na: !x 1\nb: *none\n")
+    said = cli("convert", "--from", "pod", file).err
+    assert [f"{file}:{line}:" in said for line in (2, 3, 4)] == [True] * 3
+
+
+def test_secrets_are_not_shown_on_a_terminal(cli: Cli, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(f"{POD}---\nkind: Secret\nmetadata: {{name: s}}\nstringData: {{key: hunter2}}\n")
+    assert "hunter2" in cli("convert", "--from", "pod", file).out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    done = cli("convert", "--from", "pod", file)
+    assert ("hunter2" in done.out + done.err, "key: '***'" in done.out) == (False, True)
+
+
 def test_what_is_converted_has_to_be_said(cli: Cli, file: Path) -> None:
     assert cli("convert", file).code == 2

@@ -170,6 +170,12 @@ def test_bad_input_is_an_error_and_nothing_is_printed_or_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_typing_error_in_the_path_is_an_error_and_no_default_configuration(cli: Cli, tmp_path: Path) -> None:
+    done = theirs(cli, tmp_path / "typo.toml", "4")
+    assert (done.code, done.out) == (1, "")
+    assert "typo.toml is not there" in done.err
+
+
 @pytest.mark.parametrize(
     "words",
     [("--write", "--out", "x"), ("--from", "containerd", "--to", "reconciler", "--write"), ("--from", "podman")],
