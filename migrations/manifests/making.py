@@ -82,6 +82,22 @@ class Made:
         kept = {key: value for key, value in spec.items() if value not in ({}, [], None, "")}
         self.documents.append(literal({"apiVersion": API_VERSION, "kind": kind, "metadata": whole, "spec": kept}))
 
+    def secret(self, name: str) -> Mapping[str, Mapping[str, str]] | None:
+        """What a Secret that was made holds; None where there is none of that name."""
+        for one in self.documents:
+            if one["kind"] == "Secret" and one["metadata"]["name"] == name:
+                found: Mapping[str, Mapping[str, str]] = one["spec"]
+                return found
+        return None
+
+    def secret_of(self, wanted: str, parts: Mapping[str, Mapping[str, str]]) -> str:
+        """A Secret with texts out of other ones, which are literal already; gives its name."""
+        name = self.name("Secret", wanted)
+        self.documents.append(
+            {"apiVersion": API_VERSION, "kind": "Secret", "metadata": {"name": name}, "spec": dict(parts)}
+        )
+        return name
+
     def image(self, ref: str, more: Mapping[str, Any]) -> str:
         """What a Container says under `image`: the reference, or the name of an Image where more is to be said."""
         if not more:

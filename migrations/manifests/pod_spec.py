@@ -31,6 +31,8 @@ _NO_HOSTS: Final = "/etc/hosts is made by the agent: mount a file of your own th
 _NO_SHARING: Final = "a sandbox has namespaces of its own: this cannot be shared with the node"
 _RUNTIMES: Final[Mapping[str, str]] = {"runsc": "gvisor", "kata": "vm", "kata-qemu": "vm", "wasmtime": "wasm"}
 _DNS_OPTION: Final = re.compile(r"[a-z0-9-]{1,32}(:[0-9]{1,5})?")
+_GRACE: Final = 30
+"""Seconds that a Pod has to stop where it says nothing."""
 _RESTART: Final = ("Always", "OnFailure", "Never")
 
 
@@ -269,9 +271,9 @@ def _container(pod: PodOf, shared: _Shared, one: Given, *, alone: bool, init: bo
     whole, own = spec.get("securityContext"), one.get("securityContext")
     made["user"] = user(account, whole, own, where)
     made["security"] = Security(account, pod.settings, where).read(whole, own)
-    if (grace := spec.get("terminationGracePeriodSeconds")) is not None:
-        made["stop"] = {"grace": seconds(grace.number()) or "10s"}
-        account.moved(grace, "stop.grace of each container")
+    grace = spec.get("terminationGracePeriodSeconds")
+    made["stop"] = {"grace": seconds(grace.number() if grace is not None else _GRACE) or seconds(_GRACE)}
+    account.moved(grace, "stop.grace of each container")
     follow(account, one, simple(account, where, made))
     named = ports_by_name(one.get("ports"))
     made["probes"] = probes(account, one, named, where)

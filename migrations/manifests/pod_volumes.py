@@ -14,7 +14,7 @@ from typing import Any, Final
 from migrations.config.work import Outcome
 from migrations.manifests.amounts import quantity, size
 from migrations.manifests.given import Account, Given, Rule, follow
-from migrations.manifests.making import LATER_WHY, Made, Settings, absolute, mountable, name_for
+from migrations.manifests.making import LATER_WHY, Made, Settings, absolute, is_data_key, mountable, name_for
 
 _NO_KIND: Final = "there is no such volume here: mount a Volume or a folder of the node (bind)"
 _CLUSTER: Final = "made by the cluster: there is no API server to ask here"
@@ -80,7 +80,7 @@ class Volumes:
                 self.account.moved(limit, "mounts[].tmpfs.size")
             return Source({"tmpfs": {"size": amount} if amount else {}})
         volume = self.made.name("Volume", f"{self.pod}-{name}")
-        self.made.add("Volume", volume, {"retain": False})
+        self.made.add("Volume", volume, {"mode": "0777", "retain": False})
         self.account.dropped(limit, f"the size of a Volume {LATER_WHY}: limit it by a disk of its own")
         if memory:
             why = "several containers share it, so it lies on disk: remove it, or let one container mount it"
@@ -120,13 +120,34 @@ class Volumes:
         secret = secret_for(self.known, kind, named.string())
         how = "a ConfigMap is a Secret here" if kind == "ConfigMap" else "the same"
         self.account.translated(named, f"mounts[].secret: {secret}", how)
+        if (items := given.get("items")) is not None and items.listing():
+            secret = self._chosen(secret, items)
         rules: dict[str, Rule] = {
-            "items": (Outcome.DROPPED, _WHOLE),
             "defaultMode": self._mode,
             "optional": lambda one: unless(self.account, one, _OPTIONAL),
         }
         follow(self.account, given, rules)
         return Source({"secret": secret})
+
+    def _chosen(self, secret: str, items: Given) -> str:
+        """A Secret with some of the keys, under the names that are wanted; the whole one where it is not in the file."""
+        whole = self.made.secret(secret)
+        parts: dict[str, dict[str, str]] = {}
+        for item in items.listing() if whole is not None else ():
+            key, path = item.get("key"), item.get("path")
+            if key is None or path is None:
+                raise item.bad("has no key or path", "Write both.")
+            part = next((part for part, held in (whole or {}).items() if key.string() in held), None)
+            if whole is None or part is None or not is_data_key(path.string()):
+                self.account.dropped(item, "no file of a Secret can be called so, or there is no such key")
+                continue
+            parts.setdefault(part, {})[path.string()] = whole[part][key.string()]
+            for known in (key, path):
+                self.account.translated(known, "", "a Secret of its own, with these keys only")
+        self.account.dropped(items, _WHOLE)
+        if not parts:
+            return secret
+        return self.made.secret_of(f"{secret}-{self.pod}", parts)
 
     def _mode(self, given: Given) -> None:
         """0644 and 420 are the same."""

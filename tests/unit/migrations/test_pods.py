@@ -24,6 +24,26 @@ def test_a_pod_is_a_sandbox_and_its_only_container_is_called_as_it_is() -> None:
     assert done.spec("Container", "web")["restart"] == {"policy": "Always"}
 
 
+def test_a_pod_that_says_nothing_has_30_s_to_stop_and_a_folder_that_everyone_may_write_into() -> None:
+    done = pod("  volumes: [{name: v, emptyDir: {}}]", "volumeMounts: [{name: v, mountPath: /x}]")
+    assert done.spec("Container", "web")["stop"] == {"grace": "30s"}
+    assert done.spec("Volume", "web-v") == {"mode": "0777", "retain": False}
+
+
+def test_some_keys_of_a_config_map_are_a_secret_of_their_own() -> None:
+    beside = "---\nkind: ConfigMap\nmetadata: {name: site}\ndata: {a.conf: '${node.name}', b.conf: y}\n"
+    items = "items: [{key: a.conf, path: main.conf}, {key: b.conf, path: deep/b}]"
+    done = pod(
+        f"  volumes: [{{name: v, configMap: {{name: site, {items}}}}}]",
+        "volumeMounts: [{name: v, mountPath: /x}]",
+        beside,
+    )
+    (mount,) = done.spec("Container", "web")["mounts"]
+    assert mount == {"path": "/x", "secret": "site-web"}
+    assert done.spec("Secret", "site-web") == {"stringData": {"main.conf": "$${node.name}"}}
+    assert done.entry("items[1].path").outcome is Outcome.DROPPED
+
+
 def test_containers_of_one_pod_have_names_of_their_own() -> None:
     text = f"{HEAD}spec: {{containers: [{{name: a, image: 'x:1'}}, {{name: b_c, image: 'x:1'}}]}}"
     assert convert("pod", text).names("Container") == ["web-a", "web-b-c"]
