@@ -45,6 +45,7 @@ from reconciler.engine.controller import register
 from reconciler.engine.engine import Engine
 from reconciler.engine.exits import Exits
 from reconciler.engine.health_checks import HealthChecks, asker
+from reconciler.engine.hooks import Hooks, runner
 from reconciler.engine.images import ImageHands
 from reconciler.engine.index import Index
 from reconciler.engine.lanes import Lanes
@@ -161,7 +162,7 @@ def _assemble(
     telling.watch(store, queue, paths.root)
     exits = Exits(queue.add, node.boot)
     checks = HealthChecks(asker(node.runtimes, node.boot), queue.add, clock)
-    eyes = Eyes(store, node, exits, checks)
+    eyes = Eyes(store, node, exits, checks, Hooks(runner(node.runtimes), queue.add))
     index = Index()
     limits = read_node()
     late = _Late()

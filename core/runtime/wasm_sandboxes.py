@@ -35,6 +35,8 @@ class WasmSandboxer(SandboxFolders):
         checked_name(sandbox.id)
         if sandbox.network != "none":
             raise Unsupported(f"network mode {sandbox.network!r} for a module", advice="Write network: {mode: none}.")
+        if sandbox.share_processes or sandbox.own_users:
+            raise Unsupported("a module shares no processes and has no users", advice="Leave such fields out.")
 
     def _make(self, sandbox: NewSandbox) -> None:
         self._groups.make(self.cgroup(sandbox.id), sandbox.resources)

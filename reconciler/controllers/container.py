@@ -11,6 +11,7 @@ from reconciler.decide.attempts import STOPPED_BY_HAND, Memory
 from reconciler.decide.container import health_of, plan_container
 from reconciler.decide.facts import ContainerFacts, Dependency, Facts, ImageSeen, Now, SandboxView, TaskSeen
 from reconciler.decide.health import Health, ProbeSeen, asked
+from reconciler.decide.hooks import awaits_start
 from reconciler.decide.others import image_wish, sandbox_hash
 from reconciler.decide.overrides import RESTART, STOP, stop_of
 from reconciler.decide.references import image_key, sandbox_key, secrets_of, volumes_of
@@ -60,6 +61,7 @@ class ContainerController:
             dependencies=tuple(self._dependencies(spec)),
             tasks=tasks,
             stopping=self._eyes.stopping(tasks),
+            hooks=self._eyes.hooked(tasks),
             probes=self._probes(obj, tasks),
             owned=self._owned_by(obj.key),
             default_runtime=self._eyes.node.default_runtime,
@@ -182,6 +184,8 @@ def _state(
     if task is not None and task.phase in (TaskPhase.RUNNING, TaskPhase.PAUSED):
         word = "Running" if task.phase is TaskPhase.RUNNING else "Paused"
         is_current = memory.current is not None and memory.current.attempt == task.attempt
+        if is_current and awaits_start(spec, memory):
+            return (word, False, "PostStart", memory.condemned() or "its postStart hook has not ended yet")
         state = health_of(facts, spec, memory) if is_current else Health(True, True)
         return (word, state.ready, word if state.ready else "NotReady", state.trouble or f"pid {task.pid}")
     if task is not None and task.phase is TaskPhase.LOST and task.alive:

@@ -14,7 +14,7 @@ from core.values import dataclass
 from reconciler.decide.health import UNHEALTHY
 from reconciler.model.identity import RuntimeId, spec_hash
 
-IN_PLACE: Final = ("restart", "probes", "stop", "log", "dependsOn", "resources")
+IN_PLACE: Final = ("restart", "probes", "stop", "log", "dependsOn", "resources", "hooks")
 """Spec fields that change without a restart (rule 16)."""
 OF_THE_SANDBOX: Final = ("runtime", "network")
 """Spec fields that belong to the private sandbox; a change there arrives as another sandbox."""
@@ -93,6 +93,8 @@ class Memory:
     """{hash, cause} of a spec that could not be switched to; the one before was started again."""
     started: int = 0
     """The last attempt whose startup probe has passed."""
+    hooked: int = 0
+    """The last attempt whose postStart hook has ended well."""
     unhealthy: Mapping[str, Any] | None = None
     """{attempt, cause} of an attempt that is being ended because a probe says so."""
 
@@ -109,6 +111,7 @@ class Memory:
             failures=record.get("failures", 0),
             failed_switch=record.get("failedSwitch"),
             started=record.get("startedUp", 0),
+            hooked=record.get("hooked", 0),
             unhealthy=record.get("unhealthy"),
         )
 

@@ -18,6 +18,7 @@ from reconciler.decide.attempts import STOPPED_BY_HAND, Attempt, Ended, Memory, 
 from reconciler.decide.facts import ContainerFacts, Now, TaskSeen
 from reconciler.decide.going import deletion, drop_older, stop, stop_others, teardown
 from reconciler.decide.health import UNHEALTHY, Health, health
+from reconciler.decide.hooks import after_start
 from reconciler.decide.overrides import STOP, Stop, restart_asked, stop_of
 from reconciler.decide.surroundings import around, disown_unneeded, ensure_owned, needs
 from reconciler.decide.switching import (
@@ -269,6 +270,8 @@ def _running(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: No
     assert current is not None
     if (others := stop_others(facts, spec, memory, now)) is not None:
         return others
+    if (hook := after_start(facts, spec, memory)) is not None:
+        return hook
     state = health_of(facts, spec, memory)
     if (end := _unhealthy(facts, spec, memory, state, now)) is not None:
         return end

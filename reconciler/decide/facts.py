@@ -43,10 +43,22 @@ class TaskSeen:
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """When (monotonic) a task was first asked to end, and when it was last killed."""
+    """When (monotonic) a task was first asked to end, and when it was last killed.
+
+    `hooking`: so far only its preStop hook was begun.
+    """
 
     asked: float
     killed: float | None = None
+    hooking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HookSeen:
+    """A hook that was begun in this engine's life: whether it has ended, and what was wrong ("": nothing)."""
+
+    done: bool = False
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +113,8 @@ class ContainerFacts:
     dependencies: tuple[Dependency, ...] = ()
     tasks: tuple[TaskSeen, ...] = ()
     stopping: Mapping[str, StopAsked] = field(default_factory=dict)
+    hooks: Mapping[tuple[str, str], HookSeen] = field(default_factory=dict)
+    """The hooks that were begun, by task and role."""
     probes: Mapping[str, ProbeSeen] = field(default_factory=dict)
     """What the probes of the current attempt have said, by role; nothing while it does not run."""
     owned: frozenset[Key] = frozenset()

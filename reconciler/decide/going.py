@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from core.runtime.ports import TaskPhase
 from reconciler.decide.attempts import Memory
 from reconciler.decide.facts import ContainerFacts, Now, TaskSeen
+from reconciler.decide.hooks import before_stop
 from reconciler.decide.stopping import goodbye, stop_task
 from reconciler.decide.switching import is_live, runs, task_of
 from reconciler.model.actions import Action, DeleteTask, Plan, Release, RemoveLogs
@@ -26,7 +28,14 @@ def stop(facts: ContainerFacts, spec: ContainerSpec, task: TaskSeen, now: Now) -
     """The next step towards the end of `task`, as the spec or the image it was made from asks."""
     memory = Memory.of(facts.obj.record)
     made = next((one for one in (memory.current, memory.previous) if one and one.attempt == task.attempt), None)
-    return stop_task(facts.obj.key, task, facts.stopping, goodbye(spec, made.image if made else {}), now)
+    wish = goodbye(spec, made.image if made else {})
+    hook = spec.hooks.pre_stop
+    if hook is not None and task.phase is TaskPhase.RUNNING:
+        asked = facts.stopping.get(task.id)
+        hooking = before_stop(facts.obj.key, task, hook, facts.hooks, asked, wish.grace, now)
+        if hooking is not None:
+            return hooking
+    return stop_task(facts.obj.key, task, facts.stopping, wish, now)
 
 
 def drop_older(facts: ContainerFacts, memory: Memory) -> Iterator[Action]:

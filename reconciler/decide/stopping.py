@@ -42,7 +42,7 @@ def signal_number(name: str) -> int | None:
 def stop_task(key: Key, task: TaskSeen, asked: Mapping[str, StopAsked], stop: Goodbye, now: Now) -> Plan:
     """The next step towards the end of a running task."""
     seen = asked.get(task.id)
-    if seen is None:
+    if seen is None or (seen.hooking and now.monotonic < seen.asked + stop.grace):
         return Plan((SignalTask(key, task.id, stop.signal),), (), "stopping")
     if seen.killed is not None and now.monotonic < seen.killed + _AFTER_KILL:
         left = seen.killed + _AFTER_KILL - now.monotonic

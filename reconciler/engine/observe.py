@@ -19,10 +19,11 @@ from core.runtime.ports import SandboxPhase, TaskPhase
 from core.runtime.probing import Prober
 from core.runtime.table import RuntimeTable
 from core.snapshots.ports import SnapshotKind, SnapshotMissing, Snapshotter
-from reconciler.decide.facts import Attached, Disk, SandboxSeen, StopAsked, TaskSeen
+from reconciler.decide.facts import Attached, Disk, HookSeen, SandboxSeen, StopAsked, TaskSeen
 from reconciler.decide.health import ProbeSeen
 from reconciler.engine.exits import Exits
 from reconciler.engine.health_checks import HealthChecks
+from reconciler.engine.hooks import Hooks
 from reconciler.engine.networks import Networks
 from reconciler.model.identity import Key, Kind, RuntimeId, spec_hash
 from reconciler.model.kinds.probes import Probe
@@ -62,11 +63,12 @@ class Node:
 class Eyes:
     """Looks. One per engine; every method may be called from any worker, for the key it works on."""
 
-    def __init__(self, store: ObjectStore, node: Node, exits: Exits, checks: HealthChecks) -> None:
+    def __init__(self, store: ObjectStore, node: Node, exits: Exits, checks: HealthChecks, hooks: Hooks) -> None:
         self.store = store
         self.node = node
         self._exits = exits
         self._checks = checks
+        self.hooks = hooks
         self._tasks: dict[str, frozenset[str]] = {}
         self._sandboxes: dict[str, frozenset[str]] = {}
         self._found_tasks: dict[str, frozenset[str]] = {}
@@ -103,6 +105,7 @@ class Eyes:
         _note(self._tasks, id, there)
         if not there:
             self._stopping.pop(id, None)
+            self.hooks.forget(id)
 
     def note_sandbox(self, id: str, *, there: bool) -> None:
         """The hands made or removed a sandbox."""
@@ -122,6 +125,10 @@ class Eyes:
     def progress(self, key: Key) -> Mapping[str, Any]:
         """How far the transfer of an image is."""
         return self._progress.get(key, {})
+
+    def hooked(self, tasks: Iterable[TaskSeen]) -> Mapping[tuple[str, str], HookSeen]:
+        """What is known of the hooks of these tasks."""
+        return self.hooks.seen([task.id for task in tasks])
 
     def stopping(self, tasks: Iterable[TaskSeen]) -> dict[str, StopAsked]:
         """When which of these tasks was asked to end."""

@@ -44,6 +44,7 @@ from reconciler.model.actions import (
     RemoveLogs,
     RemoveSandbox,
     RemoveVolume,
+    RunHook,
     SignalTask,
     StartTask,
     UpdateTask,
@@ -113,6 +114,8 @@ class NodeHands:
             case StartTask(key, id):
                 self._eyes.node.runtimes.of_task(id).shim.start(id)
                 self._tell(key, "Normal", "Started", id)
+            case RunHook():
+                self._tasks.hook(action)
             case SignalTask():
                 self._tasks.signal(action)
             case UpdateTask(id, resources):

@@ -32,10 +32,11 @@ from reconciler.decide.facts import StopAsked
 from reconciler.engine import modules
 from reconciler.engine.confining import check_allowed, check_apparmor, seccomp_profile
 from reconciler.engine.observe import Eyes
-from reconciler.model.actions import DeleteTask, PrepareTask, SignalTask
+from reconciler.model.actions import DeleteTask, PrepareTask, RunHook, SignalTask
 from reconciler.model.identity import Key, Kind, RuntimeId
 from reconciler.model.kinds.base import Resources
 from reconciler.model.kinds.container import ContainerSpec, Log
+from reconciler.model.kinds.hooks import PRE_STOP
 from reconciler.model.kinds.secret import SecretSpec
 
 _SMALL_LOG: Final = 512
@@ -207,12 +208,19 @@ class TaskHands:
         obj = self._eyes.store.get(Key(Kind.VOLUME, folder.name)) if folder.parent == self._eyes.node.volumes else None
         return obj is None or not {"owner", "mode"} & obj.spec.keys()
 
+    def hook(self, action: RunHook) -> None:
+        """Begin to run a hook; with preStop the grace begins."""
+        if action.role == PRE_STOP:
+            self._eyes.note_stop(action.id, StopAsked(self._clock.monotonic(), hooking=True))
+        self._eyes.hooks.start(action.key, action.id, action.role, action.args, action.timeout)
+
     def signal(self, action: SignalTask) -> None:
         """Ask it to end, and remember when."""
         self._eyes.node.runtimes.shim(action.id).kill(action.id, action.signal, everyone=action.everyone)
         now = self._clock.monotonic()
         before = self._eyes.stop_asked(action.id)
-        asked = StopAsked(now) if before is None else StopAsked(before.asked, now)
+        first = before is None or before.hooking  # a hook that went before has its part of the grace
+        asked = StopAsked(before.asked if before else now, None if first else now)
         self._eyes.note_stop(action.id, asked)
 
     def delete(self, action: DeleteTask) -> None:

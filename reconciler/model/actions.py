@@ -151,6 +151,18 @@ class StartTask:
 
 
 @dataclass(frozen=True, slots=True)
+class RunHook:
+    """Begin to run a command in it, `postStart` or `preStop`; how it ends is seen later."""
+
+    phase: ClassVar[str] = "hooking"
+    key: Key
+    id: str
+    role: str
+    args: tuple[str, ...]
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
 class SignalTask:
     """Ask it to end (`signal` a number); `everyone`: all its processes."""
 
@@ -281,6 +293,7 @@ Action = (
     | PrepareTask
     | CreateTask
     | StartTask
+    | RunHook
     | SignalTask
     | UpdateTask
     | DeleteTask

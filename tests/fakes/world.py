@@ -126,6 +126,10 @@ class SimHands:
                 self._sandbox(action, error)
             case do.PrepareTask() | do.CreateTask() | do.StartTask():
                 self._launch(action, error)
+            case do.RunHook(id=id, role=role):
+                self.node.hooked.add((id, role))
+                if role == "preStop":
+                    self.asked[id] = StopAsked(self.clock.monotonic(), hooking=True)
             case do.SignalTask() | do.UpdateTask() | do.DeleteTask():
                 self._task(action)
             case do.RemoveLogs(name):
@@ -275,7 +279,8 @@ class SimHands:
         match action:
             case do.SignalTask(_, id, signal):
                 now, before = self.clock.monotonic(), self.asked.get(id)
-                self.asked[id] = StopAsked(now) if before is None else StopAsked(before.asked, now)
+                first = before is None or before.hooking
+                self.asked[id] = StopAsked(before.asked if before else now, None if first else now)
                 if task is not None and task.lives and (signal == KILL or not task.stubborn):
                     task.end(128 + signal, self.clock.wall())
             case do.UpdateTask(id, resources):

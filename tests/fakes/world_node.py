@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from core.runtime.ports import Exit, SandboxPhase, TaskEvent, TaskPhase, advance
-from reconciler.decide.facts import Attached, SandboxSeen, StopAsked, TaskSeen
+from reconciler.decide.facts import Attached, HookSeen, SandboxSeen, StopAsked, TaskSeen
 from reconciler.decide.health import ProbeSeen
 from reconciler.model.identity import Key, Kind, RuntimeId, spec_hash
 from reconciler.model.kinds.probes import Probe
@@ -102,6 +102,7 @@ class SimNode:
         self.blobs: set[str] = set()
         self.volume_names: set[str] = set()
         self.logs: set[str] = set()
+        self.hooked: set[tuple[str, str]] = set()
         self.created: Counter[str] = Counter()
         self.started: Counter[str] = Counter()
 
@@ -182,6 +183,11 @@ class SimEyes:
     def stopping(self, tasks: Iterable[TaskSeen]) -> dict[str, StopAsked]:
         """When which of these tasks was asked to end."""
         return {task.id: self._asked[task.id] for task in tasks if task.id in self._asked}
+
+    def hooked(self, tasks: Iterable[TaskSeen]) -> Mapping[tuple[str, str], HookSeen]:
+        """Which were begun: in this world each has ended at once, and well."""
+        ids = {task.id for task in tasks}
+        return {place: HookSeen(True) for place in self.node.hooked if place[0] in ids}
 
     def probes(self, key: Key, task: str, probes: Mapping[str, Probe]) -> Mapping[str, ProbeSeen]:
         """What they say now."""

@@ -71,6 +71,8 @@ def specs(draw: st.DrawFn, *, policy: str | None = None) -> dict[str, Any]:
     spec["stop"] = {"grace": "3s"}
     if roles := draw(st.sets(st.sampled_from(["startup", "liveness", "readiness"]))):
         spec["probes"] = {role: {"tcp": {"port": 80}} for role in sorted(roles)}
+    if hooks := draw(st.sets(st.sampled_from(["postStart", "preStop"]))):
+        spec["hooks"] = {role: {"exec": ["true"]} for role in sorted(hooks)}
     return spec
 
 

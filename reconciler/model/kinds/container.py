@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from reconciler.model.kinds.base import Listed, Resources, Spec
+from reconciler.model.kinds.hooks import Hooks
 from reconciler.model.kinds.module import module_conflicts
 from reconciler.model.kinds.probes import Probes, probe_conflicts
 from reconciler.model.kinds.quantities import ByteCount, Seconds, SignalNumber
@@ -135,6 +136,7 @@ class ContainerSpec(Spec):
     security: Security = Security.model_construct()
     restart: Restart = Restart.model_construct()
     probes: Probes = Probes.model_construct()
+    hooks: Hooks = Hooks.model_construct()
     depends_on: Listed[Dependency] = Field((), alias="dependsOn")
     stop: Stop = Stop.model_construct()
     log: Log = Log.model_construct()

@@ -17,6 +17,8 @@ def module_conflicts(spec: Mapping[str, Any]) -> Iterator[Problem]:
     for field in _SWITCHES:
         if spec.get(field) is True:
             yield Problem((field,), "is not for a module", "leave it out, or choose another runtime", at_key=True)
+    for role in mapping_at(spec, "hooks"):
+        yield Problem(("hooks", role), "is not for a module", "leave it out: no command runs in one", at_key=True)
     for role in mapping_at(spec, "probes"):
         advice = "leave it out: nothing in a module can be asked"
         yield Problem(("probes", role), "is not for a module", advice, at_key=True)
