@@ -245,10 +245,10 @@ class Security:
         kind = given.get("type")
         word = kind.string() if kind is not None else ""
         if word == "Unconfined":
-            self._set(given, "seccomp", "unconfined")
+            self._set(kind or given, "seccomp", "unconfined")
         elif word == "RuntimeDefault":
             self.made.pop("seccomp", None)
-            self.account.default(given)
+            self.account.default(kind)
         else:
             self.account.dropped(given, "profiles of one's own are not loaded: the default one is used")
 

@@ -130,7 +130,7 @@ class Volumes:
         return Source({"secret": secret})
 
     def _chosen(self, secret: str, items: Given) -> str:
-        """A Secret with some of the keys, under the names that are wanted; the whole one where it is not in the file."""
+        """A Secret with some of the keys, under the names wanted; the whole one where it is not in the file."""
         whole = self.made.secret(secret)
         parts: dict[str, dict[str, str]] = {}
         for item in items.listing() if whole is not None else ():
