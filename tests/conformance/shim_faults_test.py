@@ -73,6 +73,18 @@ def test_a_shim_that_answers_with_nonsense_is_told_and_leaves_a_task_that_can_be
     assert ground.processes() == []
 
 
+def test_a_shim_that_never_said_where_it_listens_is_not_asked_to_clean_up(make: Make) -> None:
+    ground = make()
+    program = Path(ground.program.program)
+    program.write_text(f"#!/bin/sh\nfor word; do :; done\necho $word >> {ground.played}/verbs\nexit 1\n")
+    ground.shim.prepare(ground.task("true"))
+    with pytest.raises(AgentError) as caught:
+        ground.shim.create("one")
+    assert str(program) in caught.value.hint()
+    ground.shim.delete("one")
+    assert (ground.played / "verbs").read_text().split() == ["start"], "or one that hangs would hang twice"
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("call", ["Connect", "Create"])
 def test_a_shim_that_dies_in_the_middle_of_a_call_is_told_and_cleaned_up_after(

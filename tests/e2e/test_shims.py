@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
 from core.proc import ProcessId, boot_id
 from tests.e2e import test_workloads_life as life
 from tests.e2e.workloads import Stage, document, eventually, stage
+from tests.fakes import played_shim
 from tests.registry import Registry
 
 pytestmark = pytest.mark.root
@@ -88,20 +90,97 @@ def test_containers_of_one_sandbox_talk_over_localhost(st: Stage) -> None:
     st.delete("container/serves", "container/asks", "sandbox/shared")
 
 
-def test_a_shim_that_speaks_nonsense_is_told_and_its_neighbour_is_not_touched(st: Stage) -> None:
+BAD = {
+    "dies": ("echo 'no such configuration' >&2; exit 1", "no such configuration"),
+    "nonsense": ("echo what?", "where its address was due"),
+    "smoke": ("""echo '{"version": 3, "address": "unix:///x", "protocol": "smoke"}'""", "spoken to by 'smoke'"),
+    "newer": ("""echo '{"version": 9, "address": "unix:///x", "protocol": "ttrpc"}'""", "version 9 of the shim API"),
+    "open": ("echo unix:///etc/passwd", "which the shim calls its socket"),
+    "hangs": ("sleep 1000", "did not say within 20 s"),
+}
+PLAYED = {
+    "garbage": (("--garbage",), "containerd-shim-garbage-v1 answered with nonsense"),
+    "garbage-grpc": (("--protocol", "grpc", "--garbage"), "went away in the middle of a call"),
+    "killed": (("--dies", "Create"), "went away in the middle of a call"),
+    "killed-grpc": (("--protocol", "grpc", "--dies", "Create"), "went away in the middle of a call"),
+    "boxed": (("--protocol", "grpc", "--sandboxes"), ""),
+}
+
+
+@pytest.fixture
+def configured(st: Stage) -> Iterator[None]:
+    """A node whose configuration has a runtime for each bad shim, and one whose shim makes sandboxes."""
     config = json.loads((path := st.node.place.folder / "config.yaml").read_text())
-    bad = st.files / "containerd-shim-bad-v1"
-    bad.write_text("#!/bin/sh\necho what?\n")
-    bad.chmod(0o755)
-    path.write_text(json.dumps(config | {"runtimes": {"bad": {"sandboxer": "shim", "path": str(bad)}}}))
-    st.must_apply(st.container("good", "sleep 1000"))
-    pid = st.pid("good")
+    programs = {name: st.files / f"containerd-shim-{name}-v1" for name in (*BAD, *PLAYED)}
+    for name, (text, _) in BAD.items():
+        programs[name].write_text(f"#!/bin/sh\n{text}\n")
+        programs[name].chmod(0o755)
+    for name, (plays, _) in PLAYED.items():
+        played_shim.write(programs[name], st.files / f"{name}-sockets", *plays)
+    runtimes: dict[str, Any] = {name: {"sandboxer": "shim", "path": str(at)} for name, at in programs.items()}
+    runtimes["boxed"]["options"] = {"sandbox": "service"}
+    path.write_text(json.dumps(config | {"runtimes": runtimes}))
     st.node.stop()
     st.node.spawn("agent")
-    st.submit(st.container("odd", "true", runtime="bad"))
-    told = eventually(
-        lambda: "shim" in (said := st.condition("container/odd", "Ready").get("message", "")) and said, ""
-    )
-    assert "unix" in told or "address" in told
+    yield
+    path.write_text(json.dumps(config))
+
+
+@pytest.mark.usefixtures("configured")
+def test_whatever_a_shim_does_wrong_is_told_with_what_to_do_and_when_and_its_neighbour_is_not_touched(
+    st: Stage,
+) -> None:
+    tells(st, *(name for name in (*BAD, *PLAYED) if name not in ("hangs", "boxed")))
+
+
+@pytest.mark.soak
+@pytest.mark.usefixtures("configured")
+def test_a_shim_that_hangs_at_its_start_is_told_too(st: Stage) -> None:
+    tells(st, "hangs")
+
+
+def tells(st: Stage, *runtimes: str) -> None:
+    """Containers of bad runtimes say what is wrong; a good one beside them goes on."""
+    st.must_apply(st.container("good", "sleep 1000"))
+    pid = st.pid("good")
+    st.submit(*(st.container(name, "true", runtime=name) for name in runtimes))
+    for name in runtimes:
+        key, words = f"container/{name}", (BAD | PLAYED)[name][1]
+
+        def told(key: str = key, words: str = words) -> Mapping[str, Any] | None:
+            error = st.status(key).get("lastError")
+            return error if error and words in error["message"] else None
+
+        error = eventually(told, f"{key} says: {words}", seconds=120)
+        assert error["phase"] == "creating", (name, error)
+        assert error["hint"], (name, error)
+        assert st.condition(key, "Ready")["status"] == "False"
+        retried = lambda key=key: st.status(key).get("nextRetryAt") or st.condition(key, "Stalled")  # noqa: E731
+        eventually(retried, f"{key} is tried again, or is stalled")
     assert st.pid("good") == pid
-    st.delete("container/odd", "container/good")
+    assert st.exec("good", "echo there") == "there\n"
+    st.delete("container/good", *(f"container/{name}" for name in runtimes))
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_shim_that_makes_sandboxes_has_all_its_containers_and_is_made_anew_when_it_is_killed(st: Stage) -> None:
+    box = {"network": {"mode": "none"}, "runtime": "boxed"}
+    names = ("container/first", "container/second")
+    st.must_apply(
+        document("Sandbox", "shared", box),
+        st.container("first", "sleep 1000", sandbox="shared"),
+        st.container("second", "sleep 1000", sandbox="shared"),
+        st.container("beside", "sleep 1000"),
+    )
+    before, pid = st.status("sandbox/shared")["pid"], st.pid("beside")
+    assert st.exec("first", "echo there") == "there\n"
+    pids = [st.pid("first"), st.pid("second")]
+    st.node.stop()
+    st.node.spawn("agent")
+    eventually(lambda: [st.pid("first"), st.pid("second")] == pids, "nothing was started anew")
+    os.kill(before, signal.SIGKILL)
+    eventually(lambda: st.status("sandbox/shared").get("pid") not in (None, before), "a new shim", seconds=60)
+    for name in ("first", "second"):
+        eventually(lambda name=name: st.node.cli("exec", name, "--", "true").returncode == 0, f"{name} runs again", 60)
+    assert st.pid("beside") == pid
+    st.delete(*names, "container/beside", "sandbox/shared")

@@ -33,6 +33,8 @@ _VERSIONS: Final = (2, 3)
 PROTOCOLS: Final = ("ttrpc", "grpc")
 _UNIX: Final = "unix://"
 _RECORD: Final = "bootstrap.json"
+_LOOK: Final = "See that {} is a shim of containerd's, that it can run here, and what its configuration says."
+_PRIVATE: Final = "Its folder and socket must belong to us or root, and nobody else may write there."
 EVENTS: Final = "events"
 """Our own socket for the shim's events, in the bundle. A shim stands in its bundle: the short name always fits."""
 
@@ -87,9 +89,13 @@ def start(launcher: Launcher, caller: Caller, id: str, bundle: Path, seconds: fl
             argv, cwd=str(bundle), env=caller.environment, timeout=seconds, limit=_MOST_SAID, descendants=True
         )
     except TimedOut:
-        raise TimedOut(f"the shim {caller.program} did not say within {seconds:g} s where it listens") from None
+        words = f"the shim {caller.program} did not say within {seconds:g} s where it listens"
+        raise TimedOut(words, advice=_LOOK.format(caller.program)) from None
     if done.code != 0:
-        raise complaint((done.stderr or done.stdout).decode("utf-8", "replace") or f"the shim ended with {done.code}")
+        said = (done.stderr or done.stdout).decode("utf-8", "replace") or f"the shim ended with {done.code}"
+        error = complaint(said)
+        error.advice = error.advice or _LOOK.format(caller.program)
+        raise error
     address = checked(parse(done.stdout))
     keep(address, bundle)
     return address
@@ -115,6 +121,11 @@ def kept(bundle: Path) -> Address:
         with contextlib.suppress(FileNotFoundError):
             return parse(fsio.read_bounded(bundle / name, _MOST_SAID))
     raise NotFound(f"no shim was started for {bundle.name}")
+
+
+def has_said(bundle: Path) -> bool:
+    """Whether a bundle keeps an address, readable or not: its shim may have been asked for something."""
+    return any(os.path.lexists(bundle / name) for name in (_RECORD, "address"))
 
 
 def parse(said: bytes) -> Address:
@@ -146,7 +157,8 @@ def _address(said: Mapping[str, Any]) -> Address:
     if not isinstance(version, int) or not isinstance(address, str) or not address:
         raise _nonsense(str(dict(said)).encode())
     if version not in _VERSIONS:
-        raise Unsupported(f"the shim speaks version {version} of the shim API; this agent knows 2 and 3")
+        advice = "Use an older version of the shim, or a newer one of this agent."
+        raise Unsupported(f"the shim speaks version {version} of the shim API; this agent knows 2 and 3", advice=advice)
     if protocol not in PROTOCOLS:
         raise Unsupported(
             f"the shim wants to be spoken to by {str(protocol)[:40]!r}",
@@ -173,10 +185,10 @@ def checked(address: Address) -> Address:
     except FileNotFoundError:
         raise NotFound(f"the shim's socket {address.path} is not there") from None
     if not stat.S_ISSOCK(there.st_mode):
-        raise Denied(f"{address.path}, which the shim calls its socket, is none")
+        raise Denied(f"{address.path}, which the shim calls its socket, is none", advice=_PRIVATE)
     ours = {0, os.geteuid()}
     if {there.st_uid, folder.st_uid} - ours or folder.st_mode & 0o022:
-        raise Denied(f"others can replace the shim's socket {address.path}")
+        raise Denied(f"others can replace the shim's socket {address.path}", advice=_PRIVATE)
     if there.st_mode & 0o022 and folder.st_mode & 0o011:
-        raise Denied(f"others can speak to the shim at {address.path}")
+        raise Denied(f"others can speak to the shim at {address.path}", advice=_PRIVATE)
     return address

@@ -64,19 +64,24 @@ class Ending:
         Raises `TimedOut` when the shim does not die, or answers everything but this.
         """
         dead = self._left() if self.shared is not None else self._ended(self._dismiss)
-        # Nothing to complain about: its program may be gone, or nothing left for it to do. All we know of goes anyway.
-        with contextlib.suppress(AgentError):
-            if dead and (runtime_state is None or runtime_state.exists()):
-                bootstrap.delete(self.launcher, self.caller, self.id, self.bundle)
+        if dead and (runtime_state is None or runtime_state.exists()):
+            self._clean_up()
         if self.shared is None:
             self._remove_socket()
 
     def sandbox(self) -> None:
         """End the shim of a sandbox, with all that is in it. Raises `TimedOut` when it does not die."""
         self._ended(self._shut_down)
+        self._clean_up()
+        self._remove_socket()
+
+    def _clean_up(self) -> None:
+        """By the shim's own `delete`; one that never said where it listens was never asked for anything."""
+        if not bootstrap.has_said(self.bundle):
+            return
+        # Nothing to complain about: its program may be gone, or nothing left for it to do. All we know of goes anyway.
         with contextlib.suppress(AgentError):
             bootstrap.delete(self.launcher, self.caller, self.id, self.bundle)
-        self._remove_socket()
 
     # A shim of its own.
 
