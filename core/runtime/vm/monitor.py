@@ -228,6 +228,8 @@ def _start(argv: list[str], fds: tuple[int, ...], doors: list[str], *, bare: boo
             syscalls.keep_capabilities(0)
         syscalls.die_with_parent()
         os.execv(argv[0], argv)
+    except OSError as error:
+        os.write(2, f"{Path(argv[0]).name}: {error}\n".encode())
     finally:
         os._exit(127)
 
@@ -239,7 +241,7 @@ def _share(wanted: dict[str, Any]) -> int:
     until = _CLOCK.monotonic() + _FS_SECONDS
     while not os.path.exists("fs"):
         if os.waitpid(child, os.WNOHANG)[0] or _CLOCK.monotonic() >= until:
-            raise OSError(f"virtiofsd did not start: {Path('virtiofsd.err').read_text('utf-8', 'replace')[-300:]}")
+            raise OSError(f"virtiofsd did not start: {_tail('virtiofsd.err')}")
         _CLOCK.sleep(0.002)
     return child
 
@@ -258,3 +260,9 @@ def _tap(netns: str) -> int:
         return tap
 
     return syscalls.in_own_thread(inside)
+
+
+def _tail(path: str) -> str:
+    with contextlib.suppress(FileNotFoundError):  # it ended before it could say anything
+        return Path(path).read_text("utf-8", "replace").strip()[-300:]
+    return "it said nothing"

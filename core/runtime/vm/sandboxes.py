@@ -17,14 +17,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-from core import fsio, mounts, proc, syscalls
+from core import cgroups, fsio, mounts, proc, syscalls
 from core.clock import Clock
 from core.errors import AgentError, Failed, TimedOut, Unsupported
 from core.mounts import MountSpec
 from core.proc import ProcessId
 from core.process import Launcher
-from core.runtime import limits, placing
-from core.runtime.ports import NewSandbox, SandboxPhase, SandboxState
+from core.runtime import placing
+from core.runtime.ports import NewSandbox, SandboxPhase, SandboxState, Stats
 from core.runtime.sandbox_folders import STOPPED
 from core.runtime.sandboxes import OciSandboxer
 from core.runtime.vm import joining
@@ -32,6 +32,7 @@ from core.runtime.vm.installed import GUEST, installed
 from core.runtime.vm.link import connected
 from core.runtime.vm.machine import CPUS, MEMORY, OVERHEAD, Machine
 from core.runtime.wasm_cache import command
+from core.runtime.wasm_groups import Groups
 
 FOLDER: Final = "vm"
 BOOT_SECONDS: Final = 30.0
@@ -58,6 +59,8 @@ class VmSandboxer(OciSandboxer):
             raise Unsupported("the node's own network in a virtual machine", advice="Choose `bridge` or `none`.")
         if sandbox.share_processes:
             raise Unsupported("a shared process namespace in a virtual machine", advice="Leave it out.")
+        if sandbox.own_users:
+            raise Unsupported("user ids of its own in a virtual machine, which has them anyway", advice="Leave it out.")
         super()._check(sandbox)
         installed(self.guest, str(sandbox.machine.get("kernel", "")))
 
@@ -65,6 +68,10 @@ class VmSandboxer(OciSandboxer):
         memory = int(sandbox.machine.get("memory") or MEMORY)
         resources = {name: value for name, value in sandbox.resources.items() if name != "pids"}
         resources["memory"] = {"limit": memory + OVERHEAD}
+        group = self.cgroup(sandbox.id)
+        groups = Groups()
+        for hierarchy in groups.used:
+            cgroups.make(hierarchy, group)
         super()._make(replace(sandbox, resources=resources))
         folder = fsio.make_private(self.folder(sandbox.id))
         found = installed(self.guest, str(sandbox.machine.get("kernel", "")))
@@ -78,7 +85,7 @@ class VmSandboxer(OciSandboxer):
             "virtiofsd": found.virtiofsd,
             "share": share,
             "netns": str(self._folder / sandbox.id / "network"),
-            "doors": [str(one / "cgroup.procs") for one in limits.folders(self._found, self.cgroup(sandbox.id))],
+            "doors": groups.doors(group),
             "boot_seconds": BOOT_SECONDS,
         }
         fsio.write_atomic(folder / "machine.json", json.dumps(wanted).encode(), durable=False)
@@ -163,6 +170,14 @@ class VmSandboxer(OciSandboxer):
         except AgentError:
             return False
         return True
+
+    def metrics(self, id: str) -> Stats:
+        """What the machine uses; as `pids` the number of its tasks. Raises `NotFound`."""
+        seen = super().metrics(id)
+        tasks = 0
+        with contextlib.suppress(AgentError), connected(self.folder(id), self._clock) as link:
+            tasks = len(link.call("status")["tasks"])
+        return replace(seen, pids=tasks)
 
     def shutdown(self, id: str) -> None:
         """Remove machine, processes, groups, pins and files; from any state, as often as wanted."""
