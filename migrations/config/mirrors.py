@@ -27,13 +27,16 @@ def mirrors_to_hosts(work: Work, registry: Path) -> None:
 
 
 class _Mirrors:
-    """`trust`: lines for each host that is trusted in its own way; `placed`: the files where they stand now."""
+    """`trust`: lines for each host that is trusted in its own way; `placed`: the files where they stand now; `held`:
+    whether our own folder has a file already that counts (of a run that was broken off, perhaps).
+    """
 
     def __init__(self, work: Work, registry: Path) -> None:
         self.work, self.registry = work, registry
         self.trust = {host_of(name): lines for name in self._names("configs") if (lines := list(self._trust(name)))}
         self.placed: dict[str, list[str]] = {}
         self.made: dict[str, str] = {}
+        self.held = False
 
     def _names(self, *path: str) -> list[str]:
         return self.work.names(*self.registry, *path)
@@ -55,7 +58,7 @@ class _Mirrors:
         for gone in ("mirrors", "configs", "auths"):
             self._drop((gone,), "empty", Outcome.DEFAULT)
         self.work.files.update({_file(name): text for name, text in self.made.items()})
-        if self.made:
+        if self.made or self.held:
             self._point()
 
     def _trust(self, name: str) -> Iterator[str]:
@@ -75,6 +78,7 @@ class _Mirrors:
             for spelled in _spellings(name) if folder else ():
                 path = f"{folder}/{spelled}/hosts.toml"
                 if (data := self.work.settings.hosts(path)) is not None:
+                    self.held |= folder == self.work.settings.certs
                     return _checked(path, data)
         return "", {}
 

@@ -314,6 +314,13 @@ def test_mirrors_are_joined_with_the_folder_that_is_there() -> None:
     assert moved.plugins[IMAGES]["registry"] == {"config_path": "/out/certs.d:/old"}
 
 
+def test_a_hosts_toml_of_ours_that_is_there_already_is_pointed_at() -> None:
+    text = cri('[.registry.mirrors.a]\nendpoint = ["https://m"]')
+    made = to(3, text).file("certs.d/a/hosts.toml").encode()
+    again = to(3, text, hosts={"/out/certs.d/a/hosts.toml": made}.get)
+    assert again.plugins[IMAGES]["registry"] == {"config_path": "/out/certs.d"}
+
+
 def test_a_hosts_toml_that_cannot_be_read_is_an_error_and_no_way_past_the_mirror() -> None:
     with pytest.raises(BadDocument, match=r"/out/certs\.d/docker\.io/hosts\.toml"):
         to(3, cri(MIRRORS), hosts={"/out/certs.d/docker.io/hosts.toml": b"[host"}.get)
