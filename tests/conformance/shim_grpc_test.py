@@ -50,7 +50,7 @@ def test_a_task_lives_and_dies_over_grpc(ground: PlayedGround) -> None:
     assert exit is not None
     assert exit.code == 3
     shim.delete("one")
-    assert {call.split("/")[0] for call in ground.asked()} == {"containerd.task.v3.Task"}
+    assert {call.split("/")[0] for call in ground.asked()} == {"containerd.task.v3.Task", "delete"}
 
 
 @pytest.mark.parametrize("protocol", ["ttrpc", "grpc"])
