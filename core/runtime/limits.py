@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,8 +26,18 @@ _V1_FILES: Final = (
     ("memory", "memory.limit_in_bytes", ("memory", "limit")),
     ("memory", "memory.memsw.limit_in_bytes", ("memory", "swap")),
     ("pids", "pids.max", ("pids", "limit")),
+    ("cpuset", "cpuset.cpus", ("cpu", "cpus")),
+    ("cpuset", "cpuset.mems", ("cpu", "mems")),
+    ("blkio", "blkio.weight", ("blockIO", "weight")),
+    ("blkio", "blkio.bfq.weight", ("blockIO", "weight")),
 )
 _V2_CONTROLLERS: Final = ("cpu", "memory", "pids")
+_V2_MORE: Final[Mapping[str, Callable[[Mapping[str, Any]], bool]]] = {
+    "cpuset": lambda resources: bool({"cpus", "mems"} & resources.get("cpu", {}).keys()),
+    "io": lambda resources: "blockIO" in resources,
+    "hugetlb": lambda resources: "hugepageLimits" in resources,
+}
+_V2_EITHER: Final = ("io.weight", "io.bfq.weight")
 
 
 def folders(found: Hierarchies, group: str) -> list[Path]:
@@ -118,15 +128,22 @@ def limit(found: Hierarchies, group: str, resources: Mapping[str, Any]) -> None:
         path = cgroups.make(found.v1[controller], group) / file
         if path.exists():  # memsw is not there where swap is not accounted
             path.write_text(str(value))
+    for pages in resources.get("hugepageLimits", ()):
+        if "hugetlb" in found.v1:
+            own = cgroups.make(found.v1["hugetlb"], group)
+            (own / f"hugetlb.{pages['pageSize']}.limit_in_bytes").write_text(str(pages["limit"]))
 
 
 def _limit_v2(root: Path, group: str, resources: Mapping[str, Any]) -> None:
     folder = cgroups.make(root, group)
     parent = root
+    wanted = [*_V2_CONTROLLERS, *(name for name, is_needed in _V2_MORE.items() if is_needed(resources))]
     for part in Path(group.lstrip("/")).parts:
-        (parent / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in _V2_CONTROLLERS))
+        (parent / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in wanted))
         parent = parent / part
     for name, value in v2_values(resources).items():
+        if name in _V2_EITHER and not (folder / name).exists():
+            continue  # the other scheduler's
         (folder / name).write_text(value)
 
 
@@ -144,6 +161,13 @@ def v2_values(resources: Mapping[str, Any]) -> dict[str, str]:
         values["memory.swap.max"] = str(max(0, swap - most))
     if (count := pids.get("limit")) is not None:
         values["pids.max"] = str(count)
+    for name in ("cpus", "mems"):
+        if name in cpu:
+            values[f"cpuset.{name}"] = str(cpu[name])
+    if (weight := resources.get("blockIO", {}).get("weight")) is not None:
+        values |= {"io.weight": f"default {1 + (weight - 10) * 9999 // 990}", "io.bfq.weight": str(weight)}
+    for pages in resources.get("hugepageLimits", ()):
+        values[f"hugetlb.{pages['pageSize']}.max"] = str(pages["limit"])
     return values
 
 

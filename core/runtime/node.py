@@ -76,6 +76,15 @@ class Node:
     oom_floor: int
     accounts_swap: bool
     devices: tuple[Device, ...]
+    cpus: str = ""
+    """The processors that tasks can be kept to, as a list such as 0-3; "": there is no cpuset control group."""
+    mems: str = ""
+    hugepages: frozenset[str] = frozenset()
+    """The sizes of huge pages (2MB) that can be limited."""
+    no_hugepages: str = "it has no huge pages"
+    """Why there are none."""
+    weighs_io: bool = False
+    """Whether I/O can be weighed."""
     apparmor: bool = False
     """Whether AppArmor is in this kernel, and on."""
 
@@ -108,7 +117,49 @@ def read_node() -> Node:
         accounts_swap=_accounts_swap(cgroups.hierarchies()),
         devices=tuple(_devices(Path("/dev"))),
         apparmor=_has_apparmor(),
+        **_limits(cgroups.hierarchies()),
     )
+
+
+def _limits(found: cgroups.Hierarchies) -> dict[str, Any]:
+    """What the control groups of this node can hold beside time, memory and processes."""
+    v2 = found.v2 if found.pure_v2 else None
+    controllers = set(_text(v2 / "cgroup.controllers").split()) if v2 is not None else set(found.v1)
+    cpuset, blkio = (v2, v2) if v2 is not None else (found.v1.get("cpuset"), found.v1.get("blkio"))
+    sizes = frozenset(_size(int(entry.name[10:-2])) for entry in _PAGES.glob("hugepages-*kB"))
+    held = sizes if "hugetlb" in controllers else frozenset()
+    why = "it has no huge pages"
+    if sizes and not held:
+        elsewhere = found.v2 is not None and "hugetlb" in _text(found.v2 / "cgroup.controllers").split()
+        why = "its kernel has no hugetlb control group"
+        if elsewhere:
+            why = "their control group is of version 2 here, beside version 1, where no runtime writes limits"
+    effective = ".effective" if v2 is not None else ""
+    return {
+        "cpus": _text(cpuset / f"cpuset.cpus{effective}") if cpuset is not None and "cpuset" in controllers else "",
+        "mems": _text(cpuset / f"cpuset.mems{effective}") if cpuset is not None and "cpuset" in controllers else "",
+        "hugepages": held,
+        "no_hugepages": why,
+        "weighs_io": blkio is not None and any(any(blkio.glob(name)) for name in _WEIGHING),
+    }
+
+
+_WEIGHING: Final = ("*/io.weight", "*/io.bfq.weight", "*/blkio.weight", "blkio.bfq.io_serviced")
+"""Any of these files tells that groups have weights; the last one is in the top group, which has none itself."""
+_PAGES: Final = Path("/sys/kernel/mm/hugepages")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _size(kilobytes: int) -> str:
+    """As the kernel names the files of its control group: 64KB, 2MB, 1GB."""
+    shift, unit = (20, "GB") if kilobytes >= 1 << 20 else (10, "MB") if kilobytes >= 1 << 10 else (0, "KB")
+    return f"{kilobytes >> shift}{unit}"
 
 
 def _has_apparmor() -> bool:

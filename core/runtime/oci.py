@@ -199,8 +199,10 @@ class OciShim(MonitoredTasks):
 
     def update(self, id: str, resources: Mapping[str, Any]) -> None:
         """Change limits in place (OCI `linux.resources`: cpu, memory, pids)."""
-        self._living(id)
+        group = self._living(id).cgroup
         self._runtime("update", "--resources", "-", id, stdin=json.dumps(resources).encode())
+        if pages := resources.get("hugepageLimits"):  # which no runtime's update knows
+            limits.limit(self._found, group, {"hugepageLimits": pages})
 
     def stats(self, id: str) -> Stats:
         """Counters of a task that runs; raises `NotFound`."""

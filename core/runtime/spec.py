@@ -19,16 +19,15 @@ from core.errors import Invalid, Unsupported
 from core.runtime import seccomp
 from core.runtime.joining import oci_user
 from core.runtime.node import Device, Node
+from core.runtime.resourcing import Resources, resources
 from core.values import dataclass
 
 OCI_VERSION: Final = "1.0.2"
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT: Final = "/dev/init"
 """Where a task finds its init: in a folder that is always there and never the image's."""
-PIDS_DEFAULT: Final = 4096
 IDS: Final = 65536
 """How many users, and groups, there are in a user namespace."""
-CPU_PERIOD: Final = 100_000
 DEFAULT_CAPABILITIES: Final = frozenset(
     f"CAP_{name}"
     for name in (
@@ -76,15 +75,6 @@ class User:
 
     def __str__(self) -> str:
         return ",".join((f"{self.uid}:{self.gid}", *map(str, self.groups)))
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """`cpu` in cores, `memory` in bytes; None: no limit of its own."""
-
-    cpu: float | None = None
-    memory: int | None = None
-    pids: int | None = PIDS_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,26 +337,3 @@ def _device_rules(security: Security) -> list[dict[str, Any]]:
     if security.privileged:
         return [{"allow": True, "access": "rwm"}]
     return [{"allow": False, "access": "rwm"}, *(device.to_rule() for device in security.devices)]
-
-
-def resources(wanted: Resources, node: Node) -> dict[str, Any]:
-    """OCI `linux.resources`: for a spec, for `Shim.update` and for a sandbox. Raises `Invalid` on what is not positive.
-
-    Memory and swap together are held to `memory`, where the node accounts for swap.
-    """
-    result: dict[str, Any] = {}
-    if wanted.cpu is not None:
-        if not 0 < wanted.cpu <= 1 << 20:
-            raise Invalid(f"cpu {wanted.cpu} is not a number of cores")
-        quota = max(1000, round(wanted.cpu * CPU_PERIOD))
-        shares = max(2, min(262_144, round(wanted.cpu * 1024)))
-        result["cpu"] = {"quota": quota, "period": CPU_PERIOD, "shares": shares}
-    if wanted.memory is not None:
-        if not 0 < wanted.memory < 1 << 63:
-            raise Invalid(f"memory {wanted.memory} is not a number of bytes")
-        result["memory"] = {"limit": wanted.memory} | ({"swap": wanted.memory} if node.accounts_swap else {})
-    if wanted.pids is not None:
-        if not 0 < wanted.pids <= 1 << 22:
-            raise Invalid(f"pids {wanted.pids} is not a number of processes")
-        result["pids"] = {"limit": wanted.pids}
-    return result

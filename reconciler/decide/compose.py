@@ -12,7 +12,8 @@ from typing import Any
 from core.errors import Invalid
 from core.runtime.node import Device
 from core.runtime.ports import SandboxState
-from core.runtime.spec import DEFAULT_PATH, Mount, MountKind, Resources, Security, User, Wanted
+from core.runtime.resourcing import PIDS_DEFAULT, Resources
+from core.runtime.spec import DEFAULT_PATH, Mount, MountKind, Security, User, Wanted
 from core.transfer.ports import ImageConfig
 from core.values import dataclass
 from reconciler.model.kinds.base import Resources as ResourcesSpec
@@ -82,8 +83,15 @@ def working_dir(spec: ContainerSpec, config: ImageConfig) -> str:
 
 def resources(spec: ResourcesSpec) -> Resources:
     """Limits: thousandths of a core become cores; without a limit of processes the runtime's default is taken."""
-    cpu = None if spec.cpu is None else spec.cpu / 1000
-    return Resources(cpu, spec.memory) if spec.pids is None else Resources(cpu, spec.memory, spec.pids)
+    return Resources(
+        cpu=None if spec.cpu is None else spec.cpu / 1000,
+        memory=spec.memory,
+        pids=PIDS_DEFAULT if spec.pids is None else spec.pids,
+        cpus=spec.cpuset.cpus or "",
+        mems=spec.cpuset.mems or "",
+        hugepages={f"{size.removesuffix('i')}B": most for size, most in spec.hugepages.items()},
+        io_weight=spec.io_weight,
+    )
 
 
 def security(spec: ContainerSpec, places: Places) -> Security:

@@ -12,7 +12,7 @@ from core.errors import Unsupported
 from core.network.own import dns_of_host
 from core.runtime.node import Node as NodeLimits
 from core.runtime.ports import NewSandbox
-from core.runtime.spec import resources as oci_resources
+from core.runtime.resourcing import resources as oci_resources
 from core.values import dataclass
 from reconciler.decide import compose
 from reconciler.engine.images import ImageHands

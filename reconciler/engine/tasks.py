@@ -22,8 +22,8 @@ from core.runtime import logs, rootfs
 from core.runtime.node import Device
 from core.runtime.node import Node as NodeLimits
 from core.runtime.ports import NewTask, SandboxPhase, SandboxState, TaskPhase
+from core.runtime.resourcing import resources as oci_resources
 from core.runtime.spec import User, build
-from core.runtime.spec import resources as oci_resources
 from core.snapshots.ports import SnapshotExists, SnapshotMissing
 from core.transfer.ports import ImageConfig
 from core.values import dataclass

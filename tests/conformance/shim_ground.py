@@ -19,6 +19,7 @@ from core.process import Launcher
 from core.runtime import node, spec
 from core.runtime.oci import OciShim, Tools
 from core.runtime.ports import NewTask, Shim
+from core.runtime.resourcing import Resources
 from tests.runtimes import program
 
 BUSYBOX = "/bin/busybox"
@@ -147,7 +148,7 @@ class OciGround(Remains):
         whole = spec.Wanted(
             args,
             f"{self.group}/box/{id}",
-            resources=replace(spec.Resources(), **limits),  # type: ignore[arg-type]  # by name, in tests
+            resources=replace(Resources(), **limits),  # type: ignore[arg-type]  # by name, in tests
             **wanted,  # type: ignore[arg-type]  # by name, in tests
         )
         rootfs = [MountSpec("bind", str(self.root), ("bind", "nodev"))]

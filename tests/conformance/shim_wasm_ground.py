@@ -17,6 +17,7 @@ from core.mounts import MountSpec
 from core.process import Launcher
 from core.runtime import node, spec
 from core.runtime.ports import NewTask
+from core.runtime.resourcing import Resources
 from core.runtime.wasm import WasmShim
 from tests.conformance.shim_ground import Remains
 
@@ -115,7 +116,7 @@ class WasmGround(Remains):
         whole = spec.Wanted(
             words,
             f"{self.group}/box/{id}",
-            resources=replace(spec.Resources(), **limits),  # type: ignore[arg-type]  # by name, in tests
+            resources=replace(Resources(), **limits),  # type: ignore[arg-type]  # by name, in tests
             user=user,
             **wanted,  # type: ignore[arg-type]  # by name, in tests
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from core.runtime.node import read_node
+from core.runtime.resourcing import numbers
 from tests.e2e.workloads import Stage, document, eventually, stage
 from tests.registry import Registry
 from tests.runtimes import RUNTIMES
@@ -123,3 +126,30 @@ def test_a_sandboxes_limit_holds_for_all_its_containers_together(st: Stage) -> N
     st.must_apply(sandbox, st.container("in-small", "sleep 1000", sandbox="small"))
     own = limit_file(st.pid("in-small"), "pids", "pids.max", "pids.max")
     assert (own.parent.parent / "pids.max").read_text().strip() == "50"
+
+
+def test_processors_and_io_weight_hold_and_change_in_place(st: Stage) -> None:
+    node = read_node()
+    if not node.cpus:
+        pytest.skip("this node has no cpuset control group")
+    weighs = node.weighs_io and st.runtime == "runc"  # crun 1.8 knows no bfq.weight
+    one = {"cpuset": {"cpus": node.cpus[0]}, **({"ioWeight": 200} if weighs else {})}
+    st.must_apply(st.container("placed", "sleep 1000", resources=one))
+    pid = st.pid("placed")
+    assert os.sched_getaffinity(pid) == {int(node.cpus[0])}
+    if weighs and "blkio" in Path(f"/proc/{pid}/cgroup").read_text():
+        weight = limit_file(pid, "blkio", "blkio.bfq.weight", "io.weight")
+        assert weight.read_text().split()[0] == "200"
+    st.must_apply(st.container("placed", "sleep 1000", resources={"cpuset": {"cpus": node.cpus}}))
+    assert st.pid("placed") == pid
+    assert os.sched_getaffinity(pid) == numbers(node.cpus)
+
+
+def test_what_limits_cannot_hold_here_is_refused_with_the_reason(st: Stage) -> None:
+    st.submit(st.container("misplaced", "true", resources={"cpuset": {"cpus": "4000"}}))
+    eventually(lambda: st.condition("container/misplaced", "Stalled").get("status") == "True", "it is stalled")
+    assert "this node has no 4000" in st.condition("container/misplaced", "Stalled")["message"]
+    if not read_node().hugepages:
+        st.submit(st.container("paged", "true", resources={"hugepages": {"2Mi": "64Mi"}}))
+        eventually(lambda: st.condition("container/paged", "Stalled").get("status") == "True", "it is stalled")
+        assert "cannot limit pages of 2MB" in st.condition("container/paged", "Stalled")["message"]

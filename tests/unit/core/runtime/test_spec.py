@@ -10,17 +10,16 @@ import pytest
 
 from core.errors import Invalid, Unsupported
 from core.runtime.node import Device, Node, loaded_profiles
+from core.runtime.resourcing import Resources, resources
 from core.runtime.spec import (
     DEFAULT_CAPABILITIES,
     Mount,
     MountKind,
-    Resources,
     Security,
     User,
     Wanted,
     build,
     environment,
-    resources,
 )
 
 ALL = frozenset({*DEFAULT_CAPABILITIES, "CAP_SYS_ADMIN", "CAP_SYS_RESOURCE", "CAP_NET_ADMIN"})
@@ -259,3 +258,34 @@ def test_the_profiles_that_are_loaded_are_read_by_name(tmp_path: Path) -> None:
     listed.write_text("docker-default (enforce)\n/usr/bin/man (complain)\nweb//child (enforce)\n")
     assert loaded_profiles(listed) == {"docker-default", "/usr/bin/man", "web//child"}
     assert loaded_profiles(tmp_path / "none") is None
+
+
+PLACED = replace(NODE, cpus="0-3", mems="0", hugepages=frozenset({"2MB"}), weighs_io=True)
+
+
+def test_processors_pages_and_weight_are_limits_too() -> None:
+    wanted = Resources(cpu=1, cpus="0,2-3", mems="0", hugepages={"2MB": 64 << 20}, io_weight=200)
+    made = resources(wanted, PLACED)
+    assert made["cpu"] == {"quota": 100_000, "period": 100_000, "shares": 1024, "cpus": "0,2-3", "mems": "0"}
+    assert made["hugepageLimits"] == [{"pageSize": "2MB", "limit": 64 << 20}]
+    assert made["blockIO"] == {"weight": 200}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        (Resources(cpus="0"), "no cpuset control group"),
+        (Resources(hugepages={"2MB": 1 << 21}), "cannot limit pages of 2MB: it has no huge pages"),
+        (Resources(io_weight=100), "do not weigh I/O"),
+    ],
+)
+def test_a_limit_that_the_node_cannot_hold_is_refused(wanted: Resources, told: str) -> None:
+    with pytest.raises(Unsupported, match=told):
+        resources(wanted, NODE)
+
+
+def test_processors_that_the_node_has_not_are_refused_by_number() -> None:
+    with pytest.raises(Invalid, match="this node has no 4, 5"):
+        resources(Resources(cpus="3-5"), PLACED)
+    with pytest.raises(Unsupported, match="it limits 2MB"):
+        resources(Resources(hugepages={"1GB": 1}), PLACED)

@@ -6,7 +6,8 @@ import pytest
 
 from core.errors import Invalid
 from core.runtime.ports import SandboxPhase, SandboxState
-from core.runtime.spec import DEFAULT_PATH, MountKind, Resources, User
+from core.runtime.resourcing import Resources
+from core.runtime.spec import DEFAULT_PATH, MountKind, User
 from core.transfer.ports import ImageConfig
 from reconciler.decide.compose import (
     Places,
