@@ -26,6 +26,7 @@ _LOCALHOST: Final = (
     "{0} share sandbox/{1}: they reach each other at 127.0.0.1, not by name; "
     "change the names of hosts in what they are told"
 )
+_BESIDE: Final = "keep the manifests in {0}: they name files beside them"
 _COPY: Final = "volumes begin empty here: copy what Docker keeps of {0} into them"
 
 
@@ -70,6 +71,8 @@ class _Project:
             self.made.add("Container", containers[key], specs[key], **metadata)
         for kind in ("configs", "secrets"):
             self.account.inert(self.root.get(kind), "no service names it")
+        if any("file" in mount for spec in specs.values() for mount in spec["mounts"]):
+            self.account.told.append(_BESIDE.format(self.settings.folder))
         if self.volumes:
             self.account.told.append(_COPY.format(", ".join(self.volumes)))
         return Result(self.made.documents, self.account.entries(), self.account.told)

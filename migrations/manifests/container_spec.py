@@ -195,8 +195,9 @@ class Process:
         memory, quota, period = given.get("memory", "limit"), given.get("cpu", "quota"), given.get("cpu", "period")
         if memory is not None and (text := size(memory.number())):
             found["memory"] = text
-        if quota is not None and period is not None and period.number() > 0 and quota.number() > 0:
-            found["cpu"] = cpu(Decimal(quota.number()) / Decimal(period.number()))
+        cores = _cores(quota, period)
+        if cores:
+            found["cpu"] = cores
             self.account.moved(quota, f"{self.where} resources.cpu")
             self.account.moved(period, f"{self.where} resources.cpu")
         if (pids := given.get("pids", "limit")) is not None and 0 < pids.number() <= 4194304:
@@ -245,3 +246,10 @@ def _mount(kind: str, source: str, options: list[str]) -> dict[str, Any] | None:
     if (kind in ("bind", "none") or {"bind", "rbind"} & set(options)) and absolute(source):
         return {"bind": {"source": source}, **read_only}
     return None
+
+
+def _cores(quota: Given | None, period: Given | None) -> str:
+    """The processors that a quota of a period is; "" where there is no limit."""
+    if quota is None or period is None or period.number() <= 0 or quota.number() <= 0:
+        return ""
+    return cpu(Decimal(quota.number()) / Decimal(period.number()))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from contextlib import suppress
+from pathlib import Path
+from random import Random
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +14,9 @@ from hypothesis import strategies as st
 
 from core.errors import Invalid
 from migrations.config.work import Outcome
+from migrations.manifests.given import Given
+from reconciler.cli.converting import documents_of
+from reconciler.sources.files import ManifestFile
 from tests.converting import convert
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -202,6 +209,42 @@ def test_a_pod_is_converted_or_refused_and_every_key_is_told(name: str, spec: An
 )
 def test_a_compose_file_is_converted_or_refused_and_every_key_is_told(services: Any, more: Any) -> None:
     check("compose", [{"services": services, **more}])
+
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "manifests"
+KEPT = {"pod": "pod/web.yaml", "compose": "compose/shop.yaml", "containerd-labels": "containers/two.json"}
+
+
+def kept(way: str) -> list[Any]:
+    """The documents of a golden file."""
+    given = documents_of(ManifestFile(KEPT[way], (GOLDEN / KEPT[way]).read_bytes()), way)
+    return [plain(one) for one in given]
+
+
+def plain(given: Given) -> Any:
+    """The values of a document."""
+    if given.fields is not None:
+        return {key: plain(one) for key, one in given.fields.items()}
+    return [plain(one) for one in given.items] if given.items is not None else given.value
+
+
+DOCUMENTS = {way: kept(way) for way in KEPT}
+
+
+@quick
+@given(st.sampled_from(sorted(KEPT)), st.randoms(use_true_random=False), ANY)
+def test_a_file_that_somebody_spoilt_is_converted_or_refused(way: str, dice: Random, value: Any) -> None:
+    documents = copy.deepcopy(DOCUMENTS[way])
+    here: Any = documents
+    while True:
+        key = dice.choice(list(here) if isinstance(here, dict) else range(len(here)))
+        if not (isinstance(here[key], dict | list) and here[key] and dice.randrange(8)):
+            break
+        here = here[key]
+    here[key] = value
+    text = "\n---\n".join(json.dumps(one, ensure_ascii=False) for one in documents)
+    with suppress(Invalid):
+        convert(way, text, str((GOLDEN / KEPT[way]).parent), {"PASSWORD": "hush"}, loads=False)
 
 
 @quick
