@@ -68,6 +68,11 @@ class Runtime:
         """Whether it runs WASM modules: what it runs is a file of the image, which sees nothing of the image itself."""
         return self.sandboxer.platform().startswith("wasi/")
 
+    @property
+    def is_for_machines(self) -> bool:
+        """Whether its sandboxes are virtual machines."""
+        return self.spec.driver == "vm"
+
 
 Driver = Callable[[RuntimeSpec], Runtime]
 

@@ -8,7 +8,7 @@ from typing import assert_never
 
 from core import fsio
 from core.clock import Clock
-from core.errors import Unsupported
+from core.errors import Invalid, Unsupported
 from core.network.own import dns_of_host
 from core.runtime.node import Node as NodeLimits
 from core.runtime.ports import NewSandbox
@@ -181,6 +181,10 @@ class NodeHands:
         bridged = mode == "bridge"
         if bridged and runtime.is_for_modules:
             raise Unsupported("a network for modules", advice="Write network: {mode: none}.")
+        if spec.vm is not None and not runtime.is_for_machines:
+            raise Invalid(
+                f"vm, but {spec.runtime} makes no virtual machines", advice="Leave vm out, or choose a runtime."
+            )
         made = runtimes.create_sandbox(
             runtime,
             NewSandbox(
@@ -195,6 +199,7 @@ class NodeHands:
                 resources=oci_resources(compose.resources(spec.resources), self._limits),
                 share_processes=spec.share_process_namespace,
                 own_users=spec.user_namespace.mode == "auto",
+                machine={} if spec.vm is None else spec.vm.model_dump(exclude_none=True),
             ),
         )
         if bridged:

@@ -111,9 +111,10 @@ class SnapshotsConfig(Spec):
 class RuntimeConfig(Spec):
     """One runtime, under the name that manifests ask for. What it started stays as it is when this changes."""
 
-    sandboxer: Literal["oci", "wasm", "shim"] = Field(
+    sandboxer: Literal["oci", "wasm", "shim", "vm"] = Field(
         "oci",
-        description="The kind of driver: `oci` (runc and its like), `wasm` (modules), `shim` (containerd's shims).",
+        description="The kind of driver: `oci` (runc and its like), `wasm` (modules), `shim` (containerd's shims), "
+        "`vm` (virtual machines by QEMU; `options.guest`: the folder that `runtime prepare vm` filled).",
     )
     path: AbsolutePath | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""What is otherwise for a WASM module, read from the stored form alone."""
+"""What is otherwise for a WASM module or a virtual machine, read from the stored form alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from typing import Any, Final
 
 WASM: Final = "wasm"
 """The runtime of modules."""
+VM: Final = "vm"
+"""The runtime of virtual machines."""
+PROCESSES: Final = frozenset({"runc", "crun", "runc-v2", WASM})
+"""Runtimes of ours whose sandboxes are certainly no virtual machines."""
 
 
 def network_mode(spec: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from reconciler.model.kinds.hooks import Hooks
 from reconciler.model.kinds.module import module_conflicts
 from reconciler.model.kinds.probes import Probes, probe_conflicts
 from reconciler.model.kinds.quantities import ByteCount, Seconds, SignalNumber
-from reconciler.model.kinds.sandbox import Network, network_conflicts
+from reconciler.model.kinds.sandbox import Network, machine_network_conflicts, network_conflicts
 from reconciler.model.kinds.security import Security
 from reconciler.model.kinds.texts import (
     AbsolutePath,
@@ -28,7 +28,7 @@ from reconciler.model.kinds.texts import (
     decoded_base64,
     is_reference,
 )
-from reconciler.model.modules import WASM
+from reconciler.model.modules import VM, WASM
 from reconciler.model.problems import Path, Problem, mapping_at, mappings_in
 
 MOUNT_SOURCES: Final = ("volume", "bind", "tmpfs", "secret", "file")
@@ -159,6 +159,8 @@ def container_conflicts(spec: Mapping[str, Any]) -> Iterator[Problem]:
         yield from module_conflicts(spec)
     else:
         yield from network_conflicts(mapping_at(spec, "network"))
+        if spec.get("runtime") == VM:
+            yield from machine_network_conflicts(mapping_at(spec, "network"))
     yield from probe_conflicts(spec)
     for i, mount in mappings_in(spec, "mounts"):
         yield from _one_of(("mounts", i), mount, (*MOUNT_SOURCES, "image"))

@@ -15,7 +15,7 @@ MADE_BY_THE_AGENT: Final = ("Snapshot", "Node", "Revision", "Event")
 
 LATER_FIELDS: Final[Mapping[Kind, frozenset[str]]] = {
     Kind.IMAGE: frozenset({"update.range", "verify"}),
-    Kind.SANDBOX: frozenset({"vm"}),
+    Kind.SANDBOX: frozenset(),
     Kind.CONTAINER: frozenset({"mounts[].image"}),
     Kind.VOLUME: frozenset({"size"}),
     Kind.SECRET: frozenset({"encrypted"}),

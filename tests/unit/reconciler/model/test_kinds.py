@@ -167,7 +167,6 @@ LATER: list[tuple[Kind, dict[str, Any], str]] = [
     (Kind.IMAGE, {"update": {"policy": "SemVer"}}, "spec.update.policy"),
     (Kind.IMAGE, {"update": {"range": ">=1"}}, "spec.update.range"),
     (Kind.IMAGE, {"verify": {"require": True}}, "spec.verify"),
-    (Kind.SANDBOX, {"vm": {"cpus": 1}}, "spec.vm"),
     (Kind.CONTAINER, {"mounts": [{"path": "/x", "image": "other"}]}, "spec.mounts[0].image"),
     (Kind.VOLUME, {"size": "1Gi"}, "spec.size"),
     (Kind.SECRET, {"encrypted": {"age": "x"}}, "spec.encrypted"),
@@ -226,6 +225,8 @@ def test_a_wrong_network_is_told_at_its_place(kind: Kind, network: dict[str, Any
     assert words in found[path]
 
 
+MACHINE: dict[str, Any] = {"runtime": "vm", "network": {"mode": "none"}}
+
 WRONG: list[tuple[Kind, dict[str, Any], str, str]] = [
     (Kind.IMAGE, {"ref": "localhost/UPPER"}, "spec.ref", "is not an image reference"),
     (Kind.IMAGE, {"ref": "a/b:x y"}, "spec.ref", "is not an image reference: tag 'x y' is not valid; a tag is up to"),
@@ -239,6 +240,15 @@ WRONG: list[tuple[Kind, dict[str, Any], str, str]] = [
     (Kind.SANDBOX, {"dns": {"servers": "9.9.9.9"}}, "spec.dns.servers", "is not a list"),
     (Kind.SANDBOX, {"sysctls": {"kernel.panic": "1"}}, 'spec.sysctls["kernel.panic"]', "belongs to a sandbox"),
     (Kind.SANDBOX, {"sysctls": {"net.ipv4.x": "1"}}, 'spec.sysctls["net.ipv4.x"]', "node's own network"),
+    (Kind.SANDBOX, {**MACHINE, "vm": {"memory": "16Mi"}}, "spec.vm.memory", "write 96Mi or more"),
+    (Kind.SANDBOX, {**MACHINE, "vm": {"memory": 256}}, "spec.vm.memory", "is not text"),
+    (Kind.SANDBOX, {**MACHINE, "vm": {"cpus": 0}}, "spec.vm.cpus", "write 1 or more"),
+    (Kind.SANDBOX, {**MACHINE, "vm": {"kernel": "boot/vmlinuz"}}, "spec.vm.kernel", "begins with /"),
+    (Kind.SANDBOX, {"runtime": "vm", "network": {"mode": "host"}}, "spec.network.mode", "write bridge or none"),
+    (Kind.SANDBOX, {**MACHINE, "shareProcessNamespace": True}, "spec.shareProcessNamespace", "leave it out"),
+    (Kind.SANDBOX, {**MACHINE, "userNamespace": {"mode": "auto"}}, "spec.userNamespace.mode", "leave it out"),
+    (Kind.SANDBOX, {**MACHINE, "sysctls": {"kernel.shmmax": "1"}}, "spec.sysctls", "the guest's kernel"),
+    (Kind.SANDBOX, {"runtime": "crun", "vm": {"cpus": 2}}, "spec.vm", "write runtime: vm"),
     (Kind.SANDBOX, {"shareProcessNamespace": 0}, "spec.shareProcessNamespace", "write true or false"),
     (Kind.CONTAINER, {"command": "sleep 1"}, "spec.command", "is not a list"),
     (Kind.CONTAINER, {"args": ["-n", 1]}, "spec.args[1]", "is not text"),
