@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from migrations.manifests.compose_stage import Part
 from migrations.manifests.given import Given
 from migrations.manifests.making import LATER_WHY, absolute, texts
 
+_CPUS: Final = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)*")
 _MOST_PIDS: Final = 4194304
 
 
@@ -32,6 +34,7 @@ class Confinement(Part):
                     self.account.moved(given, f"{self.where} resources.{ours}")
                 else:
                     self.account.dropped(given, "is no amount, or none at all: there is no limit")
+        self._processors_and_disks(found)
         deep = limits.get("pids") if limits is not None else None
         for given in (deep, self.given.get("pids_limit")):
             if given is not None and 0 < given.number() <= _MOST_PIDS:
@@ -42,6 +45,16 @@ class Confinement(Part):
         if counts and 0 < counts[-1] <= _MOST_PIDS:
             found["pids"] = counts[-1]
         return found
+
+    def _processors_and_disks(self, found: dict[str, Any]) -> None:
+        """Which processors, and which part of the disks' time."""
+        cpuset, weight = self.given.get("cpuset"), self.given.get("blkio_config", "weight")
+        if cpuset is not None and _CPUS.fullmatch(cpuset.string()):
+            found["cpuset"] = {"cpus": cpuset.string()}
+            self.account.moved(cpuset, f"{self.where} resources.cpuset.cpus")
+        if weight is not None and 10 <= weight.number() <= 1000:
+            found["ioWeight"] = weight.number()
+            self.account.moved(weight, f"{self.where} resources.ioWeight")
 
     def security(self) -> dict[str, Any]:
         """What it may do. Raises `BadDocument`."""

@@ -9,7 +9,7 @@ from migrations.config.work import Outcome
 _NOT_NEEDED: Final = "nothing to do: one agent runs it on one node"
 _WEIGHTS: Final = "shares and weights are not set: write a limit (resources)"
 _NAMESPACES: Final = "a sandbox has namespaces of its own"
-_HOOKS: Final = "there are no hooks: do it in the command, or in a container that others depend on"
+_HOOKS: Final = "one command, as the container's user, is run (hooks.postStart, hooks.preStop)"
 _BUILD: Final = "images are not built here: build it, and push or import it"
 _NAMES: Final = "names of others are not known here: containers of one sandbox are at 127.0.0.1"
 
@@ -32,7 +32,7 @@ _DROPPED: Final = {
     "cpu_rt_period": _WEIGHTS,
     "cpu_rt_runtime": _WEIGHTS,
     "cpu_shares": _WEIGHTS,
-    "cpuset": "processors are not chosen: write cpus",
+    "cpuset": "is no list of processors, such as 0-2,4",
     "credential_spec": "this is Linux",
     "device_cgroup_rules": "name each device (security.devices)",
     "domainname": "write it whole under hostname",

@@ -58,6 +58,7 @@ class Service(Part):
         self._health()
         self._depends()
         self._stop_and_log()
+        self._hooks()
         follow(self.account, given, {**self._rules(), **MORE})
         extensions = {key: (Outcome.INERT, "is for other programs") for key in given.mapping() if key.startswith("x-")}
         follow(self.account, given, extensions)
@@ -217,6 +218,16 @@ class Service(Part):
         if own:
             self.account.default(driver, "logs are files that are rotated")
         self.account.dropped(self.given.get("logging"), "logs are files here: have a collector read them")
+
+    def _hooks(self) -> None:
+        """Of each end of its life one command, as its own user."""
+        for theirs, ours in (("post_start", "postStart"), ("pre_stop", "preStop")):
+            given = self.given.get(theirs)
+            hooks = given.listing() if given is not None else []
+            line = hooks[0].get("command") if len(hooks) == 1 and "user" not in hooks[0].mapping() else None
+            if line is not None and (words := command(self.account, line)):
+                self.made.setdefault("hooks", {})[ours] = {"exec": words}
+                self.account.moved(line, f"{self.where} hooks.{ours}")
 
     def _rules(self) -> Mapping[str, Rule]:
         """Keys that stand alone."""

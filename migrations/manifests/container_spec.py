@@ -6,6 +6,7 @@ dropped with what to do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,6 +26,7 @@ _CAPABILITIES: Final = frozenset(
     )
 )
 """What containerd gives everyone, as we do."""
+_CPUS: Final = re.compile(r"[0-9]{1,5}(?:-[0-9]{1,5})?(?:,[0-9]{1,5}(?:-[0-9]{1,5})?)*")
 _ALL: Final = 37
 """So many capabilities that only all of them are meant."""
 _OWN_MOUNTS: Final = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys", "/run", "/sys/fs/cgroup")
@@ -200,6 +202,10 @@ class Process:
             found["cpu"] = cores
             self.account.moved(quota, f"{self.where} resources.cpu")
             self.account.moved(period, f"{self.where} resources.cpu")
+        for key in ("cpus", "mems"):
+            if (chosen := given.get("cpu", key)) is not None and _CPUS.fullmatch(chosen.string()):
+                found.setdefault("cpuset", {})[key] = chosen.string()
+                self.account.moved(chosen, f"{self.where} resources.cpuset.{key}")
         if (pids := given.get("pids", "limit")) is not None and 0 < pids.number() <= 4194304:
             found["pids"] = pids.number()
         self.account.moved(memory, f"{self.where} resources.memory")

@@ -18,9 +18,10 @@ from migrations.manifests.making import LATER_WHY, Settings, absolute, is_data_k
 from migrations.manifests.pod_volumes import same, secret_for, unless
 
 _REFERENCE: Final = re.compile(r"\$\$|\$\(([-._a-zA-Z0-9]+)\)")
+_PAGES: Final = re.compile(r"hugepages-([1-9][0-9]{0,3}[KMG]i)")
 _NOT_PUT_IN: Final = "$({0}) comes from elsewhere and is not put in: start a shell, and write ${0}"
 _OPTIONAL: Final = "what is named has to be there: remove it, or apply such a Secret"
-_NO_HOOK: Final = "there are no hooks: do it in the command, or in a container that others depend on"
+_NO_HOOK: Final = "only commands are hooks (hooks.postStart, hooks.preStop): write exec"
 _GPU: Final = "there is no such resource here: name device nodes in security.devices"
 
 
@@ -148,23 +149,28 @@ class Environment:
 # -------------------------------------------------------------------------------------------------------- resources
 
 
-def resources(account: Account, given: Given | None, where: str) -> dict[str, str]:
+def resources(account: Account, given: Given | None, where: str) -> dict[str, Any]:
     """The limits of a container, or of all of a Pod's."""
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     if given is None:
         return found
     account.inert(given.get("requests"), "nothing is scheduled here: only limits count")
     limits = given.get("limits")
     for name, one in (limits.mapping() if limits is not None else {}).items():
-        if name not in ("cpu", "memory"):
+        page = _PAGES.fullmatch(name)
+        if name not in ("cpu", "memory") and page is None:
             account.dropped(one, _GPU)
             continue
         amount = quantity(one.string())
         text = cpu(amount) if name == "cpu" else size(amount)
         if not text:
             raise one.bad("is no amount", "Write one such as 500m or 128Mi.")
-        found[name] = text
-        account.moved(one, f"{where} resources.{name}")
+        if page is None:
+            found[name] = text
+            account.moved(one, f"{where} resources.{name}")
+        else:
+            found.setdefault("hugepages", {})[page[1]] = text
+            account.moved(one, f"{where} resources.hugepages")
     return found
 
 
@@ -288,6 +294,11 @@ def simple(account: Account, where: str, made: dict[str, Any]) -> Mapping[str, R
         if (stop := given.get("stopSignal")) is not None:
             made.setdefault("stop", {})["signal"] = stop.string().removeprefix("SIG")
             account.moved(stop, f"{where} stop.signal")
+        for key in ("postStart", "preStop"):
+            command = given.get(key, "exec", "command")
+            if command is not None and command.listing():
+                made.setdefault("hooks", {})[key] = {"exec": [one.string() for one in command.listing()]}
+                account.moved(command, f"{where} hooks.{key}")
         account.dropped(given, _NO_HOOK)
 
     return {

@@ -188,6 +188,8 @@ def _rules(pod: PodOf, made: dict[str, Any]) -> Mapping[str, Rule]:
             account.default(given)
         elif "Sandbox.userNamespace.mode" in later:
             account.dropped(given, f"user namespaces: {LATER_WHY}")
+        elif made["network"].get("mode") == "host":
+            account.dropped(given, "ids of its own cannot own the node's network: choose another one")
         else:
             made["userNamespace"] = {"mode": "auto"}
             account.translated(given, f"sandbox/{pod.name} userNamespace.mode", "a range of ids of its own")

@@ -174,6 +174,14 @@ def test_sizes_are_powers_of_1024_as_with_docker(size: tuple[str, str]) -> None:
     assert service(f"mem_limit: {size[0]}").spec("Container", "web")["resources"] == {"memory": size[1]}
 
 
+def test_processors_disks_and_hooks_have_their_places() -> None:
+    spec = service("cpuset: 0-2\n    blkio_config: {weight: 300}\n    post_start: [{command: 'a b'}]").spec(
+        "Container", "web"
+    )
+    assert spec["resources"] == {"cpuset": {"cpus": "0-2"}, "ioWeight": 300}
+    assert spec["hooks"] == {"postStart": {"exec": ["a", "b"]}}
+
+
 def test_labels_that_no_label_can_have_are_annotations() -> None:
     done = service("labels: ['a=b', 'rule=Host(`x`)']")
     metadata = done.metadata("Container", "web")

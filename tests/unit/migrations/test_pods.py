@@ -188,6 +188,24 @@ def test_limits_are_never_less_than_they_were(limits: str, ours: str) -> None:
     assert list(done.spec("Container", "web")["resources"].values()) == [ours]
 
 
+def test_hooks_that_are_commands_are_hooks() -> None:
+    hooks = "lifecycle: {postStart: {exec: {command: [a, b]}}, preStop: {httpGet: {port: 80}}, stopSignal: SIGUSR1}"
+    done = pod("", hooks)
+    assert done.spec("Container", "web")["hooks"] == {"postStart": {"exec": ["a", "b"]}}
+    assert done.spec("Container", "web")["stop"]["signal"] == "USR1"
+    assert done.entry("preStop.httpGet.port").outcome is Outcome.DROPPED
+
+
+def test_large_pages_are_limited_by_their_size() -> None:
+    done = pod("", "resources: {limits: {hugepages-2Mi: 64Mi, example.org/gpu: 1}}")
+    assert done.spec("Container", "web")["resources"] == {"hugepages": {"2Mi": "64Mi"}}
+
+
+def test_ids_of_its_own_and_the_nodes_network_are_not_together() -> None:
+    assert pod("  hostUsers: false").spec("Sandbox", "web")["userNamespace"] == {"mode": "auto"}
+    assert pod("  hostUsers: false\n  hostNetwork: true").entry("hostUsers").outcome is Outcome.DROPPED
+
+
 def test_what_a_cluster_wrote_is_no_loss() -> None:
     text = (
         "metadata: {name: web, uid: x, resourceVersion: '1',\n"
