@@ -28,6 +28,7 @@ from core.runtime.ports import NewSandbox, SandboxPhase, SandboxState, Stats
 from core.runtime.sandbox_folders import STOPPED
 from core.runtime.sandboxes import OciSandboxer
 from core.runtime.vm import joining
+from core.runtime.vm.acceleration import kvm
 from core.runtime.vm.installed import GUEST, installed
 from core.runtime.vm.link import connected
 from core.runtime.vm.machine import CPUS, MEMORY, OVERHEAD, Machine
@@ -76,7 +77,7 @@ class VmSandboxer(OciSandboxer):
         folder = fsio.make_private(self.folder(sandbox.id))
         found = installed(self.guest, str(sandbox.machine.get("kernel", "")))
         cpus = int(sandbox.machine.get("cpus") or CPUS)
-        accelerator = str(sandbox.machine.get("accelerator", "tcg"))
+        accelerator = kvm(self.guest, self.ground[0], self._launcher, self._clock, self._boot).accelerator(found)
         share = _shared(folder / "share") if found.virtiofsd else ""
         fs = "fs" if found.virtiofsd else ""
         wanted = {
