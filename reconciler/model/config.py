@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.config import JsonDict
 
 from reconciler.model.kinds.base import Listed, Spec
 from reconciler.model.kinds.quantities import Seconds
 from reconciler.model.kinds.texts import AbsolutePath, LabelKey, LabelValue, Name
+from reconciler.model.problems import Wrong
 
 RESTART: Final = "x-after-restart"
 """The mark of a field that a running agent does not take up, in the JSON Schema too."""
@@ -108,6 +109,17 @@ class SnapshotsConfig(Spec):
     )
 
 
+_ONLY: Final = {"sandbox": "service", "rootfs": "mounts"}
+"""Options of shims that are a switch: there is one thing to write, or nothing."""
+
+
+def _switches(options: dict[str, str]) -> dict[str, str]:
+    for name, value in _ONLY.items():
+        if options.get(name, value) != value:
+            raise Wrong(f"has {name}: {options[name]}", f"write {name}: {value}, or leave it out")
+    return options
+
+
 class RuntimeConfig(Spec):
     """One runtime, under the name that manifests ask for. What it started stays as it is when this changes."""
 
@@ -120,7 +132,9 @@ class RuntimeConfig(Spec):
         None,
         description="The program. Left out: NAME is found on PATH; for a shim, containerd-shim-NAME.",
     )
-    options: dict[str, str] = Field({}, description="What the driver is told beside.")
+    options: Annotated[dict[str, str], AfterValidator(_switches)] = Field(
+        {}, description="What the driver is told beside."
+    )
 
 
 class NetworkConfig(Spec):

@@ -14,7 +14,7 @@ import pytest
 
 from core import cgroups
 from core.clock import SystemClock
-from core.errors import AgentError, Denied, TimedOut
+from core.errors import AgentError, Denied, NotFound, TimedOut
 from core.proc import ProcessId
 from core.process import Launcher
 from core.runtime.ports import ExecSpec, MonitorLost, TaskPhase
@@ -171,6 +171,18 @@ def test_a_log_that_is_rotated_goes_on_under_its_name(ground: ShimGround) -> Non
     log.rename(log.with_name(f"{log.name}.1"))
     assert shim.reopen_log("one")
     eventually(lambda: log.exists() and b"tick" in log.read_bytes())
+
+
+def test_a_checkpoint_is_asked_of_the_runtime_and_its_complaint_is_told(ground: ShimGround, tmp_path: Path) -> None:
+    """Without CRIU on the node it is refused, and the task goes on."""
+    running(ground)
+    shim = ground.shim
+    with pytest.raises(NotFound):
+        shim.checkpoint("nobody", tmp_path)
+    if shutil.which("criu") is None:
+        with pytest.raises(AgentError, match="criu"):
+            shim.checkpoint("one", tmp_path / "image")
+    assert shim.state("one").phase is TaskPhase.RUNNING
 
 
 _ENGINE = """

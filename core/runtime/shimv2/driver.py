@@ -227,6 +227,13 @@ class ShimV2(MonitoredTasks):
         with self._talking(id) as task:
             task.call("Update", id=id, resources=packed("LinuxResources", resources))
 
+    def checkpoint(self, id: str, folder: Path, *, ending: bool = False) -> None:
+        """Have what runs written into `folder`; with `ending` it ends by that. Raises what the runtime complains of."""
+        self._living(id)
+        with self._talking(id) as task:
+            options = self._program.checkpointing(folder, ending=ending)
+            task.call("Checkpoint", CREATE_SECONDS, id=id, path=str(folder), options=options)
+
     def stats(self, id: str) -> Stats:
         """Counters of the task's control group, or where there is nothing in it the shim's own; raises `NotFound`."""
         group = self._living(id).cgroup

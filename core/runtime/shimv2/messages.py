@@ -49,6 +49,7 @@ METHODS: Final[dict[str, tuple[Table, Table]]] = {
     "Pids": (_ONE, {"processes": message(1, _PID, repeated=True)}),
     "Pause": (_ONE, EMPTY),
     "Resume": (_ONE, EMPTY),
+    "Checkpoint": ({"id": string(1), "path": string(2), "options": message(3, ANY)}, EMPTY),
     "Kill": ({**_ONE, "signal": uint(3), "all": boolean(4)}, EMPTY),
     "Exec": (
         {
@@ -104,6 +105,8 @@ SANDBOX_METHODS: Final[dict[str, tuple[Table, Table]]] = {
 # What an Any holds.
 RUNC_OPTIONS: Final[Table] = {"binary_name": string(6), "root": string(7), "systemd_cgroup": boolean(9)}
 RUNC_OPTIONS_URL: Final = "containerd.runc.v1.Options"
+CHECKPOINT_OPTIONS: Final[Table] = {"exit": boolean(1), "image_path": string(8), "work_path": string(9)}
+CHECKPOINT_OPTIONS_URL: Final = "containerd.runc.v1.CheckpointOptions"
 OTHER_OPTIONS: Final[Table] = {"type_url": string(1), "config_path": string(2), "config_body": blob(3)}
 OTHER_OPTIONS_URL: Final = "runtimeoptions.v1.Options"
 METRICS_V1_URL: Final = "io.containerd.cgroups.v1.Metrics"

@@ -50,3 +50,10 @@ class ShimProgram:
             return {}
         values = {"config_path": self.options["config"]}
         return {"type_url": messages.OTHER_OPTIONS_URL, "value": encode(messages.OTHER_OPTIONS, values)}
+
+    def checkpointing(self, folder: Path, *, ending: bool) -> dict[str, object]:
+        """The options that `Checkpoint` takes: only those of runc's shim are known."""
+        if not self.is_runc:
+            return {}
+        values = {"exit": ending, "image_path": str(folder)}
+        return {"type_url": messages.CHECKPOINT_OPTIONS_URL, "value": encode(messages.CHECKPOINT_OPTIONS, values)}

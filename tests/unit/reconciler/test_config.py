@@ -30,6 +30,10 @@ def test_what_is_written_is_what_is_read() -> None:
         ("version: 2\nroots: /srv\n", "config.yaml:2:1: roots: unknown field; did you mean root?"),
         ("version: 2\nroot: srv\n", "config.yaml:2:7: root: is not an absolute path"),
         ("version: 2\ntransfer:\n  keepFree: 95\n", "config.yaml:3:13: transfer.keepFree: is too large; write 90 or"),
+        (
+            "version: 2\nruntimes:\n  x: {options: {sandbox: yes please}}\n",
+            "config.yaml:3:16: runtimes.x.options: has sandbox: yes please; write sandbox: service, or leave it out",
+        ),
         ("version: 3\n", "config.yaml:1:10: version: 3 is not known here; write 2"),
         ("version: 2\n---\nversion: 2\n", "config.yaml:3:1: a configuration is one document"),
         ("version: [\n", "config.yaml:2:1: "),
