@@ -130,6 +130,7 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
         platform=str(platform.of_node()),
         default_runtime=options.config.default_runtime,
         default_snapshotter=options.config.snapshots.default,
+        cdi=tuple(map(Path, options.config.policy.cdi)),
         allow_privileged=options.config.policy.allow_privileged,
         prober=Prober(launcher, cgroups.hierarchies(), paths.state / PROBES),
     )

@@ -49,6 +49,7 @@ class Parts:
         self.node.default_runtime = config.default_runtime
         self.node.default_snapshotter = config.snapshots.default
         self.node.allow_privileged = config.policy.allow_privileged
+        self.node.cdi = tuple(map(Path, config.policy.cdi))
         self.node.networks.configure(Path(config.network.lists), config.network.plugins)
         self.tasks.configure(facts)
         self.sources.configure(self.ways(config))

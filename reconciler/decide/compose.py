@@ -6,10 +6,11 @@ The image says only what `ImageConfig` holds; the manifest wins over it, field b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from typing import Any
 
 from core.errors import Invalid
+from core.runtime.cdi import Edits
 from core.runtime.node import Device
 from core.runtime.ports import SandboxState
 from core.runtime.resourcing import PIDS_DEFAULT, Resources
@@ -36,6 +37,8 @@ class Places:
     devices: Sequence[Device] = ()
     seccomp: Mapping[str, Any] | None = None
     """The profile that the manifest names by its path, read."""
+    cdi: Edits = Edits()
+    """What its CDI devices bring beside their device nodes."""
 
 
 def command(spec: ContainerSpec, config: ImageConfig) -> list[str]:
@@ -145,10 +148,10 @@ def wanted_task(
     return Wanted(
         args=args,
         cgroup=f"{sandbox.cgroup}/{id}",
-        env=env,
+        env=[*env, *places.cdi.env],
         cwd=cwd,
-        user=user,
-        mounts=mounts(spec, places),
+        user=replace(user, groups=(*user.groups, *places.cdi.groups)),
+        mounts=[*mounts(spec, places), *places.cdi.mounts],
         resources=resources(spec.resources),
         security=security(spec, places),
         namespaces=sandbox.namespaces,

@@ -51,6 +51,8 @@ class Node:
     """Of private sandboxes whose container names none."""
     default_snapshotter: str = "overlayfs"
     """Of images that name none and are not held yet."""
+    cdi: tuple[Path, ...] = ()
+    """Folders of CDI specifications."""
     allow_privileged: bool = False
     """Whether a container may be privileged."""
 

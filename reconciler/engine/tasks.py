@@ -30,6 +30,7 @@ from core.values import dataclass
 from reconciler.decide import compose
 from reconciler.decide.facts import StopAsked
 from reconciler.engine import modules
+from reconciler.engine.cdi_files import edits_of
 from reconciler.engine.confining import check_allowed, check_apparmor, seccomp_profile
 from reconciler.engine.observe import Eyes
 from reconciler.model.actions import DeleteTask, PrepareTask, RunHook, SignalTask
@@ -184,10 +185,11 @@ class TaskHands:
         anonymous = {path: str(self._on_disk / id / f"volume-{n}") for n, path in enumerate(config.volumes)}
         volumes = {name: str(self._eyes.node.volumes / name) for name in _volume_names(spec)}
         init = find("catatonit") if spec.init else ""
-        devices = [Device.at(path) for path in spec.security.devices]
+        cdi = edits_of(spec.security.cdi_devices, self._eyes.node.cdi)
+        devices = [*(Device.at(path) for path in spec.security.device_nodes), *cdi.devices]
         check_apparmor(spec.security)
         profile = seccomp_profile(spec.security)
-        return compose.Places(volumes, held, files, anonymous, init, devices, profile)
+        return compose.Places(volumes, held, files, anonymous, init, devices, profile, cdi)
 
     def _fill(self, spec: ContainerSpec, places: compose.Places, root: tuple[MountSpec, ...]) -> None:
         """Give volumes that are empty what the image has at their path; nothing of an image without a `root`."""

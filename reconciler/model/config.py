@@ -179,6 +179,10 @@ class PolicyConfig(Spec):
         alias="allowPrivileged",
         description="Whether a Container may be `privileged`: root on this node in all but name.",
     )
+    cdi: Listed[AbsolutePath] = Field(
+        ("/etc/cdi", "/var/run/cdi"),
+        description="Folders of CDI specifications, whose devices `security.devices` may name; later ones win.",
+    )
 
 
 class Config(Spec):

@@ -140,3 +140,28 @@ def test_an_apparmor_profile_is_refused_with_the_reason_where_there_is_no_apparm
     st.submit(st.container("armored", "true", security={"apparmor": "web-profile"}))
     assert "this node has no AppArmor" in stalled(st, "armored")
     assert st.said("unarmored", "echo runs", security={"apparmor": "unconfined"}) == "runs\n"
+
+
+def test_a_device_is_given_by_its_cdi_name_with_all_that_belongs_to_it(st: Stage) -> None:
+    folder = st.files / "cdi"
+    folder.mkdir()
+    (st.files / "firmware").write_text("loaded\n")
+    (folder / "vendor.yaml").write_text(
+        "cdiVersion: 0.6.0\nkind: vendor.com/gpu\n"
+        "containerEdits:\n  mounts:\n  - hostPath: " + str(st.files / "firmware") + "\n    containerPath: /firmware\n"
+        "    options: [ro, bind]\n"
+        "devices:\n- name: zero\n  containerEdits:\n    env: [SLOT=0]\n"
+        "    deviceNodes:\n    - {path: /dev/gpu0, hostPath: /dev/zero, permissions: r}\n"
+    )
+    configure(st, policy={"allowPrivileged": True, "cdi": [str(folder)]})
+    script = "echo $SLOT; cat /firmware; head -c 3 /dev/gpu0 | wc -c"
+
+    def taken() -> bool:
+        nodes = [obj.spec["config"] for obj in st.store.list() if obj.kind.value == "Node"]
+        return any(config["policy"]["cdi"] == [str(folder)] for config in nodes)
+
+    eventually(taken, "the folder is known")
+    said = st.said("gpu", script, security={"devices": ["vendor.com/gpu=zero"]})
+    assert said.split() == ["0", "loaded", "3"]
+    st.submit(st.container("no-gpu", "true", security={"devices": ["vendor.com/gpu=nine"]}))
+    assert "this node has no CDI device vendor.com/gpu=nine: it has vendor.com/gpu=zero" in stalled(st, "no-gpu")
