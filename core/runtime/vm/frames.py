@@ -5,7 +5,7 @@ length of the payload (u32, at most `LARGEST`), stream (u32), kind (u8); then th
 
     CALL    host → guest   stream: number of the call, chosen by the host, never 0, not reused   JSON {"call": NAME, …}
     DONE    guest → host   stream: that number                                                   JSON, the result
-    FAILED  guest → host   stream: that number                              JSON {"category": …, "message": …}
+    FAILED  guest → host   stream: that number        JSON {"category": one of `core.errors.Category`, "message": …}
     DATA    both           stream: number of a stdio stream, chosen by the host in the call that opens it
     END     both           stream: that stream has no more
     MORE    both           stream: the receiver has taken so many bytes (u32): the sender may send as many again

@@ -12,14 +12,27 @@ from typing import Any, Final
 
 from core import fsio
 from core.clock import Clock
-from core.errors import AgentError, Denied, Failed, Invalid, NotFound, TimedOut, Unavailable, Unsupported
+from core.errors import (
+    AgentError,
+    Denied,
+    Failed,
+    Invalid,
+    NoSpace,
+    NotFound,
+    OverLimit,
+    TimedOut,
+    Unavailable,
+    Unsupported,
+)
 from core.runtime.vm.frames import Decoder, Frame, Kind, Nonsense, encode, more, said
 from core.runtime.vm.monitor import ENDED, SOCKET
 
 CALL_SECONDS: Final = 30.0
 _CLASSES: Final[Mapping[str, type[AgentError]]] = {
-    one.__name__: one for one in (Invalid, NotFound, Denied, Unavailable, Unsupported, Failed)
+    one.category.value: one
+    for one in (Invalid, NotFound, Denied, Unavailable, TimedOut, NoSpace, Unsupported, OverLimit, Failed)
 }
+"""Category → the class that is raised for it."""
 _CHUNK: Final = 1 << 16
 
 

@@ -19,7 +19,7 @@ from core.runtime.vm.qmp import Qmp
 from core.values import dataclass
 
 _KILL: Final = 9
-_GONE: Final = {"category": "Unavailable", "message": "the machine has ended"}
+_GONE: Final = {"category": "unavailable", "message": "the machine has ended"}
 Answer = Callable[[Frame], None]
 
 
@@ -167,7 +167,7 @@ class Switchboard:
         try:
             task = self._carried.add(id, body)
         except OSError as error:
-            client.failed(call, {"category": "Failed", "message": f"the log of {id}: {error.strerror}"})
+            client.failed(call, {"category": "failed", "message": f"the log of {id}: {error.strerror}"})
             return
         names = ("stdout",) if body["terminal"] else ("stdout", "stderr")
         opened = {name: self._open(_Logged(task, name)) for name in names}
@@ -227,7 +227,7 @@ class Switchboard:
         def ready(answer: Mapping[str, Any]) -> None:
             if "error" in answer:
                 message = f"disk {serial}: {answer['error'].get('desc', '')}"
-                client.failed(call, {"category": "Failed", "message": message})
+                client.failed(call, {"category": "failed", "message": message})
                 return
             self._plugged.add(serial)
             client.done(call, {})
