@@ -25,6 +25,7 @@ from reconciler.decide.marking import keep_of
 from reconciler.engine.collecting import GRACE, Collector
 from reconciler.engine.exits import Exits
 from reconciler.engine.health_checks import HealthChecks
+from reconciler.engine.hooks import Hooks
 from reconciler.engine.images import ImageHands
 from reconciler.engine.observe import Eyes
 from reconciler.engine.recovery import NOTICE
@@ -77,7 +78,8 @@ class Place:
         self.exits = Exits(lambda key: None, "boot")
         remotes = Remotes(TransferSettings(), Launcher(), self.clock, {})
         checks = HealthChecks(lambda task, probe: None, lambda key: None, self.clock)
-        eyes = Eyes(self.store, node, self.exits, checks)
+        hooks = Hooks(lambda task, args, timeout: "", lambda key: None)
+        eyes = Eyes(self.store, node, self.exits, checks, hooks)
         self.hands = ImageHands(eyes, {}, remotes, self.clock, lambda key: None, lambda: False)
         self.collector = Collector(eyes, self.clock)
 
