@@ -82,6 +82,7 @@ def _vm(ground: Ground) -> Driver:
     def build(spec: RuntimeSpec) -> Runtime:
         guest = Path(spec.options.get("guest", str(GUEST)))
         sandboxer = VmSandboxer(ground.state, ground.group, ground.launcher, ground.clock, ground.boot, guest)
+        sandboxer.qemu = spec.path
         return Runtime(spec, sandboxer, VmShim(sandboxer, ground.launcher, ground.clock, cache))
 
     return build

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,6 +94,17 @@ class Prober:
             if spec.path:
                 return Probe(problem="not there", advice=f"Install it, or correct runtimes.{spec.name}.path.")
             return Probe(problem="not installed", advice=error.hint())
+        probe = self._remembered(spec, path)
+        return self._with_guest(probe, spec) if spec.driver == "vm" and not probe.problem else probe
+
+    def _with_guest(self, probe: Probe, spec: RuntimeSpec) -> Probe:
+        from core.runtime.vm import ready  # of no use to a command that asks nothing
+
+        guest = ready.guest_of(spec.options)
+        found = ready.look(probe.path, guest, guest if self._cache is None else self._cache.parent)
+        return replace(probe, can=found.can, warnings=found.warnings, problem=found.problem, advice=found.advice)
+
+    def _remembered(self, spec: RuntimeSpec, path: str) -> Probe:
         mark = _mark(path)
         known = self._load().get(path)
         if known is not None and known["mark"] == mark:
@@ -104,7 +115,11 @@ class Prober:
         return probe
 
     def _ask(self, spec: RuntimeSpec, path: str) -> Probe:
-        return ask_shim(path, self._launcher) if spec.driver == "shim" else ask(path, self._launcher, self._found)
+        if spec.driver == "vm":
+            return ask_version(path, self._launcher, "--version", r"version (\S+)")
+        if spec.driver == "shim":
+            return ask_version(path, self._launcher, "-v", r"Version:\s*(\S+)")
+        return ask(path, self._launcher, self._found)
 
     def _load(self) -> dict[str, Any]:
         if self._known is None:
@@ -143,7 +158,8 @@ def _mark(path: str) -> list[int]:
 
 
 def _package(spec: RuntimeSpec) -> str:
-    return "containerd" if spec.driver == "shim" and not spec.path else spec.name
+    packages = {"vm": "qemu-system-x86", "shim": "containerd"}
+    return packages.get(spec.driver, spec.name) if not spec.path else spec.name
 
 
 def ask(path: str, launcher: Launcher, found: Hierarchies) -> Probe:
@@ -164,15 +180,15 @@ def ask(path: str, launcher: Launcher, found: Hierarchies) -> Probe:
     return Probe(path, version, can, tuple(_warnings(program, text, found)))
 
 
-def ask_shim(path: str, launcher: Launcher) -> Probe:
-    """Run a shim of containerd's for its version: it says its name, and below that `Version: 1.6.20` and more."""
+def ask_version(path: str, launcher: Launcher, option: str, pattern: str) -> Probe:
+    """Run a program for its version only, which is what `pattern` encloses in what it says."""
     try:
-        said = launcher.run([path, "-v"], timeout=_SECONDS)
+        said = launcher.run([path, option], timeout=_SECONDS)
     except (AgentError, OSError) as error:
         return Probe(problem=f"does not start: {error}", advice=_ADVICE.format(Path(path).name))
     if said.code != 0:
         return Probe(problem=f"does not work: {said.complaint()}", advice=_ADVICE.format(Path(path).name))
-    return Probe(path, next(iter(re.findall(r"Version:\s*(\S+)", said.text())), ""))
+    return Probe(path, next(iter(re.findall(pattern, said.text())), ""))
 
 
 def abilities(version: str, features: bytes) -> dict[str, Any]:

@@ -8,6 +8,7 @@ configuration names any more still drives what it made. A name is only asked for
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
 from pathlib import Path
@@ -42,7 +43,9 @@ class RuntimeSpec:
 
     @property
     def program(self) -> str:
-        """The path, or the name to look for: containerd's shims are called after what they run."""
+        """The path, or the name to look for: shims are called after what they run, QEMU after the machine."""
+        if self.driver == "vm":
+            return self.path or f"qemu-system-{platform.machine()}"
         return self.path or (f"containerd-shim-{self.name}" if self.driver == "shim" else self.name)
 
     def to_json(self) -> dict[str, Any]:

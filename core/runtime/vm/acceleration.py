@@ -42,9 +42,14 @@ class Kvm:
         self._device = device
         self._seconds = seconds
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is anything to try."""
+        return os.access(self._device, os.R_OK | os.W_OK)
+
     def accelerator(self, found: Installed) -> str:
         """`kvm` or `tcg`; boots a guest when the answer is not known yet. Raises `OSError` of the folder."""
-        if not os.access(self._device, os.R_OK | os.W_OK):
+        if not self.is_there:
             return "tcg"
         fsio.make_private(self._folder)
         with fsio.locked(self._folder / ".kvm.lock"):

@@ -28,9 +28,9 @@ class Installed:
     virtiofsd: str
 
 
-def installed(guest: Path, kernel: str = "") -> Installed:
+def installed(guest: Path, kernel: str = "", qemu: str = "") -> Installed:
     """What is there; raises `MissingTool` for QEMU, `NotFound` for a guest that nobody prepared or a missing kernel."""
-    qemu = find(program(), "qemu-system-x86")
+    qemu = find(qemu or program(), "qemu-system-x86")
     own, initrd = guest / KERNEL, guest / INITRD
     if not own.exists() or not initrd.exists():
         raise NotFound(f"no guest for virtual machines in {guest}", advice="Run `reconciler runtime prepare vm`.")

@@ -29,7 +29,7 @@ from core.runtime.sandbox_folders import STOPPED
 from core.runtime.sandboxes import OciSandboxer
 from core.runtime.vm import joining
 from core.runtime.vm.acceleration import kvm
-from core.runtime.vm.installed import GUEST, installed
+from core.runtime.vm.installed import GUEST, Installed, installed
 from core.runtime.vm.link import connected
 from core.runtime.vm.machine import CPUS, MEMORY, OVERHEAD, Machine
 from core.runtime.wasm_cache import command
@@ -50,10 +50,15 @@ class VmSandboxer(OciSandboxer):
         super().__init__(state, group, clock, boot, launcher)
         self.ground = (state, group, boot)
         self.guest = guest
+        self.qemu = ""
+        """QEMU's path; "": found by its name."""
 
     def folder(self, id: str) -> Path:
         """Where what belongs to a sandbox's machine lies."""
         return self._folder / id / FOLDER
+
+    def _installed(self, sandbox: NewSandbox) -> Installed:
+        return installed(self.guest, str(sandbox.machine.get("kernel", "")), self.qemu)
 
     def _check(self, sandbox: NewSandbox) -> None:
         if sandbox.network == "host":
@@ -63,7 +68,7 @@ class VmSandboxer(OciSandboxer):
         if sandbox.own_users:
             raise Unsupported("user ids of its own in a virtual machine, which has them anyway", advice="Leave it out.")
         super()._check(sandbox)
-        installed(self.guest, str(sandbox.machine.get("kernel", "")))
+        self._installed(sandbox)
 
     def _make(self, sandbox: NewSandbox) -> None:
         memory = int(sandbox.machine.get("memory") or MEMORY)
@@ -75,7 +80,7 @@ class VmSandboxer(OciSandboxer):
             cgroups.make(hierarchy, group)
         super()._make(replace(sandbox, resources=resources))
         folder = fsio.make_private(self.folder(sandbox.id))
-        found = installed(self.guest, str(sandbox.machine.get("kernel", "")))
+        found = self._installed(sandbox)
         cpus = int(sandbox.machine.get("cpus") or CPUS)
         accelerator = kvm(self.guest, self.ground[0], self._launcher, self._clock, self._boot).accelerator(found)
         share = _shared(folder / "share") if found.virtiofsd else ""

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from core import cgroups
+from core import cgroups, proc
 from core.cgroups import Hierarchies
+from core.clock import SystemClock
 from core.process import Launcher
-from core.runtime.probing import Probe, Prober, abilities, ask_shim
+from core.runtime.probing import Probe, Prober, abilities, ask_version
 from core.runtime.table import RuntimeSpec
+from core.runtime.vm.acceleration import DEVICE, Kvm
+from core.runtime.vm.installed import INITRD, KERNEL, installed
 from tests.runtimes import RUNTIMES, program
 
 NOWHERE = Hierarchies(None, {})
@@ -155,7 +158,7 @@ def test_a_shim_is_asked_for_its_version_in_its_own_way(tmp_path: Path, text: st
     shim = tmp_path / "containerd-shim-x-v1"
     shim.write_text(f'#!/bin/sh\n[ "$*" = -v ] || exit 9\n{text}\n')
     shim.chmod(0o755)
-    found = ask_shim(str(shim), Launcher())
+    found = ask_version(str(shim), Launcher(), "-v", r"Version:\s*(\S+)")
     assert (found.version, found.problem) == (version, problem)
 
 
@@ -163,3 +166,39 @@ def test_a_shim_that_is_missing_is_told_with_its_package() -> None:
     found = Prober(Launcher(), Hierarchies({}, None), None).probe(RuntimeSpec("none-v9", "shim"))
     assert found.problem == "not installed"
     assert found.advice == "Install it: apt-get install containerd"
+
+
+def qemu(folder: Path) -> RuntimeSpec:
+    """A runtime of virtual machines, with a QEMU that only says its version, and no guest yet."""
+    said = "QEMU emulator version 9.2.1 (Debian 1:9.2.1+ds-1)"
+    spec = script(folder / "qemu", said)
+    return RuntimeSpec("vm", "vm", spec.path, {"guest": str(folder / "guest")})
+
+
+def prepare(folder: Path) -> None:
+    (folder / "guest").mkdir()
+    for name in (KERNEL, INITRD):
+        (folder / "guest" / name).write_bytes(b"x")
+
+
+def test_machines_lack_a_guest_until_it_is_prepared(tmp_path: Path) -> None:
+    spec = qemu(tmp_path)
+    found = prober(tmp_path / "cache").probe(spec)
+    assert (found.version, found.problem) == ("9.2.1", f"no guest for virtual machines in {tmp_path}/guest")
+    assert found.advice == "Run `reconciler runtime prepare vm`."
+    prepare(tmp_path)
+    found = prober(tmp_path / "cache").probe(spec)
+    assert (found.path, found.problem) == (spec.path, "")
+    assert found.can["acceleration"] == ["untried" if os.path.exists(DEVICE) else "tcg"]
+    assert calls(Path(spec.path)) == 1
+
+
+def test_what_was_seen_of_kvm_is_told(tmp_path: Path) -> None:
+    spec = qemu(tmp_path)
+    prepare(tmp_path)
+    before = prober().probe(spec).can
+    guest = tmp_path / "guest"
+    asked = Kvm(guest, Launcher(), SystemClock(), proc.boot_id())
+    asked.accelerator(installed(guest, qemu=spec.path))
+    told = prober().probe(spec).can
+    assert told == before | {"acceleration": ["tcg"]}  # this QEMU ends at once, if it was asked at all
