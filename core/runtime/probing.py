@@ -38,6 +38,7 @@ _FLAGS: Final = {
 _MASKS: Final = "CVE-2025-31133, -52565 and -52881 (masked paths and writes to /proc led astray)"
 _FLAWS: Final = (
     ("runc", (0, 0, 0), (1, 1, 12), "CVE-2024-21626 (a working folder that leads out)"),
+    ("runc", (0, 0, 0), (1, 1, 14), "CVE-2024-45310 (empty folders made outside)"),
     ("runc", (0, 0, 0), (1, 2, 8), _MASKS),
     ("runc", (1, 3, 0), (1, 3, 3), _MASKS),
     ("crun", (0, 0, 0), (1, 4, 4), "CVE-2022-27650 (inheritable capabilities)"),

@@ -73,8 +73,8 @@ def test_what_is_not_told_is_not_guessed(features: bytes) -> None:
 @pytest.mark.parametrize(
     ("version", "warned"),
     [
-        ("runc version 1.1.5+ds1", ["CVE-2024-21626", "CVE-2025-31133"]),
-        ("runc version 1.1.12", ["CVE-2025-31133"]),
+        ("runc version 1.1.5+ds1", ["CVE-2024-21626", "CVE-2024-45310", "CVE-2025-31133"]),
+        ("runc version 1.1.12", ["CVE-2024-45310", "CVE-2025-31133"]),
         ("runc version 1.2.8", []),
         ("runc version 1.3.2", ["CVE-2025-31133"]),
         ("runc version 1.3.3", []),
