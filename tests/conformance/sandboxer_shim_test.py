@@ -212,7 +212,9 @@ def test_a_shim_that_hangs_is_ended_with_the_first_task_that_must_go(yard: ShimY
 def test_stopping_ends_the_tasks_and_a_start_makes_a_new_shim(yard: ShimYard) -> None:
     yard.boxer.create(wanted())
     yard.boxer.start("box")
-    begin(yard, "one")
+    begin(yard, "one", "sh", "-c", "echo up; exec sleep 1000")
+    log = yard.ground.task("x", id="one").log
+    eventually(lambda: b"up" in log.read_bytes())  # before that runc's own first process would take the signal
     first = yard.shim()
     yard.boxer.stop("box", 0.1)
     exit = yard.ground.shim.wait("one", 10)
