@@ -100,9 +100,9 @@ class OciSandboxer(SandboxFolders):
                 first_id = self._ranges.take(sandbox.id) if sandbox.own_users else 0
                 record = _Record(self._boot, sandbox.network, self._clock.wall(), first_id=first_id)
                 files = write_files(sandbox, work, final)
+                pause = self._hold(sandbox, record, program, work)
                 (work / "shm").mkdir(mode=0o1777)
                 mounts.attach([_SHM], work / "shm")
-                pause = self._hold(sandbox, record, program, work)
                 data = {"boot": record.boot, "network": record.network, "created": record.created, "files": files}
                 data["first_id"] = record.first_id
                 data["first"] = pause.to_json() if pause is not None else None
