@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
 from enum import StrEnum, auto
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from core.errors import Conflict, Failed
 from core.mounts import MountSpec
@@ -245,6 +245,17 @@ class Shim(Protocol):
 
     def shutdown(self) -> None:
         """Let go of what the driver itself holds; tasks go on."""
+
+
+@runtime_checkable
+class Reaching(Protocol):
+    """A Shim whose tasks have a network that nobody on this node can enter, and that asks inside: a machine's."""
+
+    def reach(self, id: str, port: int, path: str | None, timeout: float) -> None:
+        """Connect to a port of a running task's loopback; with `path`, get it by HTTP.
+
+        Raises `Failed` (refused, no 2xx or 3xx), `TimedOut`, `NotFound`.
+        """
 
 
 class SandboxPhase(StrEnum):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from core.clock import Clock
 from core.errors import AgentError, Failed, NotFound
 from core.network import reach
+from core.runtime.ports import Reaching
 from core.runtime.table import RuntimeTable
 from reconciler.decide.health import ProbeSeen
 from reconciler.model.identity import Key
@@ -148,15 +149,25 @@ def asker(runtimes: RuntimeTable, boot: str) -> Ask:
             if code != 0:
                 raise Failed(f"exec: exit code {code}{f': {said}' if said else ''}")
             return
+        server = probe.tcp or probe.http
+        if server is None:  # a probe without a question is refused long before
+            return
+        path = None if probe.http is None else probe.http.path
+        if isinstance(shim, Reaching):
+            shim.reach(task, server.port, path, probe.timeout)
+            return
         pid = shim.state(task).pid
         if pid is None or not pid.alive(boot):
             raise NotFound(f"{task} does not run")
-        netns = f"/proc/{pid.pid}/ns/net"
-        if probe.tcp is not None:
-            reach.connect(netns, probe.tcp.port, probe.timeout).close()
-        elif probe.http is not None:
-            status = reach.get(netns, probe.http.port, probe.http.path, probe.timeout)
-            if not 200 <= status < 400:
-                raise Failed(f"http :{probe.http.port}{probe.http.path} says {status}")
+        _reach(f"/proc/{pid.pid}/ns/net", server.port, path, probe.timeout)
 
     return ask
+
+
+def _reach(netns: str, port: int, path: str | None, timeout: float) -> None:
+    if path is None:
+        reach.connect(netns, port, timeout).close()
+        return
+    status = reach.get(netns, port, path, timeout)
+    if not 200 <= status < 400:
+        raise Failed(f"http :{port}{path} says {status}")

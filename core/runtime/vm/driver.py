@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from core import cgroups, fsio, mounts
 from core.clock import Clock
-from core.errors import AgentError, NotFound, Unavailable
+from core.errors import AgentError, Failed, NotFound, Unavailable
 from core.mounts import MountSpec
 from core.proc import ProcessId
 from core.process import Launcher, Result
@@ -41,6 +41,8 @@ _WANTED: Final = "guest.json"
 _MOST_SAID: Final = 64 << 10
 _LARGEST: Final = 512 << 10
 """Bytes of one file that is carried into the guest."""
+_REACH_MORE_SECONDS: Final = 2.0
+_MOST_TOLD: Final = 300
 _UNPLUG_SECONDS: Final = 10.0
 
 
@@ -225,6 +227,13 @@ class VmShim(MonitoredTasks):
     def _joined(self, id: str, process: ExecSpec) -> dict[str, Any]:
         self._living(id)
         return joined(json.loads((self.bundles.path(id) / "config.json").read_bytes())["process"], process)
+
+    def reach(self, id: str, port: int, path: str | None, timeout: float) -> None:
+        """By the guest, from inside. Raises `Failed` with what it saw, `TimedOut`, `NotFound`."""
+        with self._talking(self._living(id).sandbox) as link:
+            said = link.call("reach", timeout + _REACH_MORE_SECONDS, port=port, path=path, timeout=timeout)
+        if not said["ok"]:
+            raise Failed(str(said["message"])[:_MOST_TOLD])
 
     def resize(self, id: str, columns: int, rows: int) -> None:
         """The size of its terminal."""
