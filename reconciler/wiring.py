@@ -283,10 +283,11 @@ def check_command(paths: Paths, shim: Shim, id: str, process: ExecSpec) -> None:
     pid = shim.state(id).pid
     if pid is None:
         raise NotFound(f"task {id} does not run", advice="Wait for it, or see why: reconciler get containers")
-    made = json.loads((paths.state / "bundles" / id / "config.json").read_bytes())["process"]
+    bundle = paths.state / "bundles" / id
+    made = json.loads((bundle / "config.json").read_bytes())["process"]
     with rootfs.opened(Path(f"/proc/{pid.pid}/root")) as root:
-        if os.path.samestat(os.fstat(root), os.stat("/")):
-            return  # a module, which sees no files of an image: its shim says that nothing can be run in it
+        if not rootfs.is_same(root, bundle / "rootfs"):
+            return  # a module, a virtual machine or a sentry of gVisor's, which sees other files: its shim will say it
         rootfs.find_command(root, process.args[0], [*made["env"], *process.env], process.cwd or made["cwd"])
 
 

@@ -13,6 +13,7 @@ import os
 import re
 import select
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,8 @@ REOPEN_LOG: Final = 2
 _MESSAGE: Final = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 _CAUSES: Final[tuple[tuple[re.Pattern[str], type[AgentError], str], ...]] = (
     (re.compile(r"exec: .*(no such file or directory|executable file not found|not a directory)"
-                r"|executable (file|path) .* not found|cannot find executable"), NotFound,
+                r"|executable (file|path) .* not found|cannot find executable"
+                r"|error finding executable .*no such file"), NotFound,
      "The command is not in the image: correct `command`, or the image."),
     (re.compile(r"exec: .*permission denied|exec: .*is a directory|(open|exec(utable file)?) .*: Permission denied"),
      Denied,
@@ -50,6 +52,8 @@ class Monitor:
     runtime: str
     runtime_root: Path
     exits: Path
+    flags: Sequence[str] = ()
+    """What the runtime is told before each of its commands."""
 
     def command(self, id: str, bundle: Path, record: Record) -> list[str]:
         """conmon's command line for a task (conmon(8)). `log` is in the CRI format."""
@@ -60,6 +64,7 @@ class Monitor:
             *("--container-pidfile", str(bundle / "pid"), "--conmon-pidfile", str(bundle / "monitor.pid")),
             *("--log-path", f"k8s-file:{record.log}", "--log-size-max", str(record.log_limit), "--no-sync-log"),
             *("--runtime", self.runtime, "--runtime-arg", "--root", "--runtime-arg", str(self.runtime_root)),
+            *(word for flag in self.flags for word in ("--runtime-arg", flag)),
             "--full-attach",
             *(["--terminal"] if record.terminal else []),
             *(["--stdin"] if record.stdin else []),

@@ -8,6 +8,7 @@ from typing import Final
 
 from core.clock import Clock
 from core.process import Launcher
+from core.runtime import gvisor
 from core.runtime.oci import OciShim, Tools
 from core.runtime.sandboxes import OciSandboxer
 from core.runtime.shimv2.driver import ShimV2
@@ -24,6 +25,7 @@ from core.values import dataclass
 BUILT_IN: Final = (
     RuntimeSpec("runc"),
     RuntimeSpec("crun"),
+    RuntimeSpec("gvisor"),
     RuntimeSpec("wasm", "wasm"),
     RuntimeSpec("runc-v2", "shim"),
     RuntimeSpec("vm", "vm"),
@@ -47,8 +49,9 @@ def _oci(ground: Ground) -> Driver:
     sandboxer = OciSandboxer(ground.state, ground.group, ground.clock, ground.boot, ground.launcher)
 
     def build(spec: RuntimeSpec) -> Runtime:
-        tools = Tools(runtime=spec.program)
-        shim = OciShim(ground.state, ground.group, ground.launcher, ground.clock, ground.boot, tools)
+        whole = (ground.state, ground.group, ground.launcher, ground.clock, ground.boot)
+        is_gvisor = Path(spec.program).name == gvisor.PROGRAM
+        shim = gvisor.GvisorShim(*whole, spec.program) if is_gvisor else OciShim(*whole, Tools(spec.program))
         return Runtime(spec, sandboxer, shim)
 
     return build

@@ -17,7 +17,7 @@ import secrets
 import signal as signals
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from core import cgroups, fsio, proc
 from core.clock import Clock
@@ -39,7 +39,7 @@ from core.values import dataclass
 CREATE_SECONDS: Final = 60.0
 _MONITOR_SECONDS: Final = 2.0
 _KNOWN: Final = ("runc", "crun")
-_MOST_SAID: Final = 16 << 10
+MOST_SAID: Final = 16 << 10
 """Bytes kept of what a short command says."""
 
 
@@ -49,6 +49,8 @@ class Tools:
 
     runtime: str = "runc"
     monitor: str = "conmon"
+    flags: tuple[str, ...] = ()
+    """What the runtime is told before each of its commands."""
 
     @property
     def own_folder(self) -> str:
@@ -76,6 +78,9 @@ class OciShim(MonitoredTasks):
     groups lie below it, monitors in `<group>/monitors`. `boot`: this boot's id.
     """
 
+    _looking: ClassVar[type[Eyes]] = Eyes
+    """How the phase of a task is seen."""
+
     def __init__(
         self, state: Path, group: str, launcher: Launcher, clock: Clock, boot: str, tools: Tools = RUNC
     ) -> None:
@@ -84,7 +89,7 @@ class OciShim(MonitoredTasks):
         self._tools = tools
         self._found = cgroups.hierarchies()
         bundles = Bundles(state)
-        eyes = Eyes(
+        eyes = self._looking(
             bundles,
             fsio.make_private(state / "exits"),
             fsio.make_private(state / tools.own_folder),
@@ -103,16 +108,23 @@ class OciShim(MonitoredTasks):
         """PREPARED → CREATED; raises the runtime's complaint and leaves HALF_MADE."""
         bundle = self._begun(id)
         runtime = find(self._tools.runtime)
-        monitor = conmon.Monitor(find(self._tools.monitor), runtime, self._eyes.runtime_root, self._eyes.exits)
+        monitor = conmon.Monitor(
+            find(self._tools.monitor), runtime, self._eyes.runtime_root, self._eyes.exits, self._tools.flags
+        )
         path = self.bundles.path(id)
         with telling(f"creating {id}"):
             self.bundles.begin(id)
             argv = monitor.command(id, path, bundle.record)
             first, own = conmon.launch(self._launcher, argv, path, timeout=CREATE_SECONDS)
             placing.move_out(self._found, self._group, own)
-            placing.settle(self._found, self._launcher.group, first, bundle.record.cgroup)
+            for pid in self._born(first, bundle.record.cgroup):
+                placing.settle(self._found, self._launcher.group, pid, bundle.record.cgroup)
             self.bundles.complete(id, Made(*(self._identity(pid, f"task {id}") for pid in (first, own))))
         return self._eyes.state(id)
+
+    def _born(self, first: int, group: str) -> Iterable[int]:
+        """The processes that `create` has made."""
+        return (first,)
 
     def start(self, id: str) -> TaskState:
         """CREATED → RUNNING (or STOPPED already, when it was quick)."""
@@ -127,7 +139,7 @@ class OciShim(MonitoredTasks):
             raise conmon.complaint(result.stderr.decode("utf-8", "replace"))
 
     def _command(self, *words: str) -> list[str]:
-        return [find(self._tools.runtime), "--root", str(self._eyes.runtime_root), *words]
+        return [find(self._tools.runtime), "--root", str(self._eyes.runtime_root), *self._tools.flags, *words]
 
     # While it runs.
 
@@ -178,7 +190,7 @@ class OciShim(MonitoredTasks):
         self._living(id)
         argv = self._command("exec", id, *args)
         try:
-            done = self._launcher.run(argv, timeout=timeout, limit=_MOST_SAID, descendants=True)
+            done = self._launcher.run(argv, timeout=timeout, limit=MOST_SAID, descendants=True)
         except TimedOut:
             raise TimedOut(f"{args[0]} took longer than {timeout:g} s") from None
         return done.code, done.complaint() if done.stdout or done.stderr else ""
@@ -229,8 +241,11 @@ class OciShim(MonitoredTasks):
     def _forget(self, id: str, bundle: Bundle | None) -> None:
         own = self._eyes.runtime_root / id
         if own.exists():
-            with contextlib.suppress(AgentError):  # it may be half-made, or the runtime gone: the folder goes anyway
-                self._runtime("delete", "--force", id)
+            self._forced(id)
             fsio.remove_tree(own)
         if bundle is not None:
             cgroups.remove_everywhere(bundle.record.cgroup, self._found, self._clock)
+
+    def _forced(self, id: str) -> None:
+        with contextlib.suppress(AgentError):  # half-made, or the runtime gone: what is left goes anyway
+            self._runtime("delete", "--force", id)

@@ -160,7 +160,8 @@ def _mark(path: str) -> list[int]:
 
 def _package(spec: RuntimeSpec) -> str:
     packages = {"vm": "qemu-system-x86", "shim": "containerd"}
-    return packages.get(spec.driver, spec.name) if not spec.path else spec.name
+    called = Path(spec.program).name
+    return packages.get(spec.driver, called) if not spec.path else called
 
 
 def ask(path: str, launcher: Launcher, found: Hierarchies) -> Probe:

@@ -37,6 +37,14 @@ def opened(root: Path) -> Iterator[int]:
         os.close(fd)
 
 
+def is_same(root: int, mounted: Path) -> bool:
+    """Whether an open root is the one that is mounted there; False also where nothing is."""
+    try:
+        return os.path.samestat(os.fstat(root), os.stat(mounted))
+    except FileNotFoundError:
+        return False
+
+
 def open_inside(root: int, path: str, flags: int, mode: int = 0) -> int:
     """Open `path` of the image, links read as its own processes would read them; raises `OSError`."""
     return syscalls.openat2(root, path, flags, mode=mode, resolve=_IN_ROOT)

@@ -21,6 +21,9 @@ from core.values import dataclass
 MARK: Final = "runtime"
 """The entry of `object.json` that says by what it was made; left out by versions that knew runc only."""
 
+_CALLED: Final = {"gvisor": "runsc"}
+"""Programs that are called otherwise than the runtime."""
+
 
 class UnknownRuntime(Unsupported):
     """No runtime of that name is here."""
@@ -46,7 +49,8 @@ class RuntimeSpec:
         """The path, or the name to look for: shims are called after what they run, QEMU after the machine."""
         if self.driver == "vm":
             return self.path or f"qemu-system-{platform.machine()}"
-        return self.path or (f"containerd-shim-{self.name}" if self.driver == "shim" else self.name)
+        named = f"containerd-shim-{self.name}" if self.driver == "shim" else _CALLED.get(self.name, self.name)
+        return self.path or named
 
     def to_json(self) -> dict[str, Any]:
         """A form for `object.json`."""

@@ -31,7 +31,7 @@ _PROGRAMS: Final = (
     ("catatonit", "catatonit", "the init of shared process namespaces"),
     ("git", "git", "sources in git repositories"),
 )
-_BUILT_IN: Final = ("runc", "crun", "wasm", "runc-v2", "vm")
+_BUILT_IN: Final = ("runc", "crun", "gvisor", "wasm", "runc-v2", "vm")
 _CAPABILITIES: Final = {
     0: "CHOWN", 1: "DAC_OVERRIDE", 3: "FOWNER", 5: "KILL", 6: "SETGID", 7: "SETUID", 8: "SETPCAP", 12: "NET_ADMIN",
     18: "SYS_CHROOT", 21: "SYS_ADMIN", 24: "SYS_RESOURCE", 27: "MKNOD", 31: "SETFCAP",

@@ -17,6 +17,8 @@ from reconciler.cli.terminal import tell
 from reconciler.cli.texts import counted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from core.proc import ProcessId
     from core.runtime.copying import Budget, Place
 
@@ -81,9 +83,9 @@ def root_of(node: Node, container: str) -> Iterator[int]:
     node.wanted(key)
     shim, id = runtime_of(node.paths, node.store_to_write(), key.name)
     pid = shim.state(id).pid
-    fd = None if pid is None else _live_root(pid)
+    bundle = node.paths.state / "bundles" / id / "rootfs"
+    fd = None if pid is None else _live_root(pid, bundle)
     if fd is None:
-        bundle = node.paths.state / "bundles" / id / "rootfs"
         if not os.path.ismount(bundle):
             raise NotFound(f"{key} has no files now", advice=f"Wait until it runs: reconciler describe {key}")
         fd = os.open(bundle, _ROOT)
@@ -93,16 +95,17 @@ def root_of(node: Node, container: str) -> Iterator[int]:
         os.close(fd)
 
 
-def _live_root(process: ProcessId) -> int | None:
-    """The root of a process; None when it is gone, or has not left ours yet."""
+def _live_root(process: ProcessId, bundle: Path) -> int | None:
+    """The root of a process; None when it is gone, or sees another root than the task's: ours still, or a sentry's."""
     from core import proc
+    from core.runtime import rootfs
 
     try:
         fd = os.open(f"/proc/{process.pid}/root", _ROOT)
     except (FileNotFoundError, ProcessLookupError):
         return None
     # Looked at after it was opened: a number that was given to another process meanwhile is no use.
-    if process.alive(proc.boot_id()) and not os.path.samestat(os.fstat(fd), os.stat("/")):
+    if process.alive(proc.boot_id()) and rootfs.is_same(fd, bundle):
         return fd
     os.close(fd)
     return None

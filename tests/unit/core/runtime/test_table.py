@@ -166,8 +166,8 @@ def test_an_id_that_is_made_again_after_its_end_belongs_to_its_new_maker(tmp_pat
 
 def test_some_are_there_without_any_configuration_and_can_be_configured_otherwise(tmp_path: Path) -> None:
     ground = Ground(tmp_path, "/nobody", Launcher(), SystemClock(), "boot")
-    assert build_table(ground).names == ("crun", "runc", "runc-v2", "vm", "wasm")
-    assert {spec.name for spec in BUILT_IN} == {"crun", "runc", "runc-v2", "vm", "wasm"}
+    assert build_table(ground).names == ("crun", "gvisor", "runc", "runc-v2", "vm", "wasm")
+    assert {spec.name for spec in BUILT_IN} == {"crun", "gvisor", "runc", "runc-v2", "vm", "wasm"}
     own = RuntimeSpec("crun", path="/opt/crun/bin/crun")
     assert own in build_table(ground, [own, RuntimeSpec("fast", path="/opt/x")]).specs
 

@@ -1,0 +1,139 @@
+"""The Shim over gVisor's runsc under conmon: an OCI runtime whose tasks have a kernel of their own, the *sentry*.
+
+Rules of this file: what differs from runc is here and nowhere else. The first process of a task, as the node sees it,
+is its sentry: a signal meant for the task goes through `runsc kill`, only SIGKILL may meet the sentry itself. Whether a
+task has begun or stands still is in runsc's own state file, which is read, not asked for. The sentry and the gofer that
+serves it files need memory and threads beside the task's: its limits have that much more.
+
+The network is that of the sandbox's own network namespace (`--network=host` means the namespace that runsc is put
+into). gVisor's own stack would take the addresses off the interface: a second container of the sandbox, or the next
+attempt of the first, would find none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal as signals
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+from core.clock import Clock
+from core.errors import AgentError, TimedOut, Unsupported, from_os_error
+from core.proc import ProcessId
+from core.process import Launcher
+from core.runtime import limits
+from core.runtime.bundle import Bundle
+from core.runtime.monitored import ALIVE
+from core.runtime.observing import Eyes
+from core.runtime.oci import MOST_SAID, OciShim, Tools
+from core.runtime.ports import ExecSpec, NewTask, TaskPhase
+
+PROGRAM: Final = "runsc"
+OWN_MEMORY: Final = 64 << 20
+"""Bytes that the sentry and the gofer may use beside the task."""
+OWN_THREADS: Final = 256
+"""Threads likewise: each of the task's own threads is some of the node's."""
+_FLAGS: Final = ("--network=host",)
+_PARTED: Final = "_sandbox:"
+_PHASES: Final = {"creating": TaskPhase.CREATED, "created": TaskPhase.CREATED, "paused": TaskPhase.PAUSED}
+_MEMORY: Final = ("limit", "reservation", "swap")
+
+
+class GvisorEyes(Eyes):
+    """Sees what runsc wrote of a task whose sentry lives."""
+
+    __slots__ = ()
+
+    def _living(self, id: str, bundle: Bundle, first: ProcessId) -> TaskPhase:
+        try:
+            with open(f"{self.runtime_root}/{id}{_PARTED}{id}.state", "rb") as source:
+                status = json.load(source)["status"]
+        except (OSError, ValueError, KeyError, TypeError):  # it is just being deleted
+            return TaskPhase.RUNNING
+        return _PHASES.get(status, TaskPhase.RUNNING)
+
+
+class GvisorShim(OciShim):
+    """Tasks under gVisor; the parameters are those of `OciShim`. `program`: runsc, by name or path."""
+
+    _looking: ClassVar[type[Eyes]] = GvisorEyes
+
+    def __init__(
+        self, state: Path, group: str, launcher: Launcher, clock: Clock, boot: str, program: str = PROGRAM
+    ) -> None:
+        super().__init__(state, group, launcher, clock, boot, Tools(program, flags=_FLAGS))
+
+    def _left(self) -> Iterable[str]:
+        return {name.partition(_PARTED)[0] for name in os.listdir(self._eyes.runtime_root) if _PARTED in name}
+
+    def prepare(self, task: NewTask) -> None:
+        """ABSENT → PREPARED; raises `Unsupported` for a process namespace that is shared, which sentries cannot do."""
+        spaces = task.spec.get("linux", {}).get("namespaces", ())
+        if any(one["type"] == "pid" and one.get("path") for one in spaces):
+            raise Unsupported(
+                "gVisor cannot share a process namespace between containers",
+                advice="Leave out `shareProcessNamespace`, or take another `runtime`.",
+            )
+        super().prepare(replace(task, spec=_with_room(task.spec)))
+
+    def _born(self, first: int, group: str) -> Iterable[int]:
+        return dict.fromkeys((first, *limits.pids_below(self._found, group)))
+
+    def kill(self, id: str, signal: int, *, everyone: bool = False) -> None:
+        """Through the sentry; SIGKILL, and any signal before the task has begun, ends the sentry itself."""
+        phase = self.state(id).phase
+        if signal == signals.SIGKILL or phase is TaskPhase.CREATED:
+            super().kill(id, signals.SIGKILL, everyone=everyone)
+        elif phase in ALIVE:
+            try:
+                self._runtime("kill", *(["--all"] if everyone else []), id, str(int(signal)))
+            except AgentError:
+                if self.state(id).phase in ALIVE:  # else it ended while we asked
+                    raise
+
+    def ask(self, id: str, args: Sequence[str], timeout: float) -> tuple[int, str]:
+        """As `OciShim.ask`, with the process described whole: runsc takes nothing over from the first one."""
+        with self.exec_command(id, ExecSpec(args)) as argv:
+            try:
+                done = self._launcher.run(argv, timeout=timeout, limit=MOST_SAID, descendants=True)
+            except TimedOut:
+                raise TimedOut(f"{args[0]} took longer than {timeout:g} s") from None
+        return done.code, done.complaint() if done.stdout or done.stderr else ""
+
+    def update(self, id: str, resources: Mapping[str, Any]) -> None:
+        """Change limits in place, in the task's group: runsc has no command for it."""
+        group = self._living(id).cgroup
+        try:
+            limits.limit(self._found, group, _roomy(resources))
+        except OSError as error:
+            raise from_os_error(error, f"limiting {id}") from error
+
+    def _forget(self, id: str, bundle: Bundle | None) -> None:
+        if id in self._left():
+            self._forced(id)
+            for name in os.listdir(self._eyes.runtime_root):
+                if name.startswith(f"{id}{_PARTED}"):
+                    (self._eyes.runtime_root / name).unlink(missing_ok=True)
+        super()._forget(id, bundle)
+
+
+def _with_room(spec: Mapping[str, Any]) -> dict[str, Any]:
+    linux = spec.get("linux", {})
+    return {**spec, "linux": {**linux, "resources": _roomy(linux.get("resources", {}))}}
+
+
+def _roomy(resources: Mapping[str, Any]) -> dict[str, Any]:
+    """The limits with what gVisor itself needs added."""
+    whole = dict(resources)
+    if memory := resources.get("memory"):
+        whole["memory"] = {name: _more(value, OWN_MEMORY if name in _MEMORY else 0) for name, value in memory.items()}
+    if pids := resources.get("pids"):
+        whole["pids"] = {name: _more(value, OWN_THREADS) for name, value in pids.items()}
+    return whole
+
+
+def _more(value: Any, room: int) -> Any:
+    return value + room if room and value > 0 else value
