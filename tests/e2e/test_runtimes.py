@@ -90,7 +90,7 @@ def test_a_runtime_that_the_agent_does_not_know_yet_stalls_its_sandbox_with_the_
     st.submit(document("Sandbox", "early", {"runtime": "newer", "network": {"mode": "none"}}))
     key = "sandbox/early"
     eventually(lambda: st.condition(key, "Stalled").get("reason") == "RuntimeUnknown", "it is stalled")
-    assert "it has: crun, fast, runc, runc-v2, wasm" in st.condition(key, "Stalled")["message"]
+    assert "it has: crun, fast, gvisor, runc, runc-v2, vm, wasm" in st.condition(key, "Stalled")["message"]
     st.node.env["RECONCILER_CONFIG"] = ours
     configure(st, "fast", "newer")
     eventually(lambda: st.condition(key, "Ready").get("status") == "True", "the new configuration is in force")
@@ -102,7 +102,8 @@ def test_the_node_and_the_command_say_what_each_runtime_can_do(st: Stage) -> Non
     assert told["runc"]["can"]["cgroup"] == ["v1", "v2"]
     assert told["crun"]["version"][:1].isdigit()
     lines = st.node.cli("runtime", "ls").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["NAME", "runc", "crun", "fast", "newer", "runc-v2", "wasm"]
+    others = ["crun", "fast", "gvisor", "newer", "runc-v2", "vm", "wasm"]
+    assert [line.split()[0] for line in lines] == ["NAME", "runc", *others]
     items = json.loads(st.node.cli("runtime", "ls", "-o", "json").stdout)["items"]
     assert {one["name"]: one.get("can") for one in items}["runc"] == told["runc"]["can"]
 
