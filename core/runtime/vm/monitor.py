@@ -34,7 +34,6 @@ PING_SECONDS: Final = 5.0
 MISSES: Final = 3
 OFF_SECONDS: Final = 3.0
 _CONSOLE: Final = 16 << 10
-_FS_SECONDS: Final = 5.0
 _TUNSETIFF: Final = 0x400454CA
 _SIOCSIFFLAGS: Final = 0x8914
 _TAP: Final = 0x0002 | 0x1000 | 0x4000  # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR
@@ -235,15 +234,15 @@ def _start(argv: list[str], fds: tuple[int, ...], doors: list[str], *, bare: boo
 
 
 def _share(wanted: dict[str, Any]) -> int:
-    """Start virtiofsd on the shared folder; returns when it listens. Raises `OSError`."""
-    argv = [wanted["virtiofsd"], "--socket-path=fs", "-f", "-o", f"source={wanted['share']}", "-o", "xattr"]
-    child = _start(argv, (), wanted["doors"], bare=False)
-    until = _CLOCK.monotonic() + _FS_SECONDS
-    while not os.path.exists("fs"):
-        if os.waitpid(child, os.WNOHANG)[0] or _CLOCK.monotonic() >= until:
-            raise OSError(f"virtiofsd did not start: {_tail('virtiofsd.err')}")
-        _CLOCK.sleep(0.002)
-    return child
+    """Start virtiofsd on the shared folder; QEMU can connect at once. Raises `OSError`.
+
+    It is given a socket that listens already: one that it makes itself has a lock in /run, named after the path.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as door:
+        door.bind("fs")
+        door.listen(1)
+        argv = [wanted["virtiofsd"], f"--fd={door.fileno()}", "-f", "-o", f"source={wanted['share']}", "-o", "xattr"]
+        return _start(argv, (door.fileno(),), wanted["doors"], bare=False)
 
 
 def _tap(netns: str) -> int:
