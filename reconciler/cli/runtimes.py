@@ -10,7 +10,7 @@ import click
 
 from reconciler.cli.context import Node, pass_node
 from reconciler.cli.output import MACHINE, output_option, say_items
-from reconciler.cli.terminal import printable, say
+from reconciler.cli.terminal import printable, say, tell
 from reconciler.cli.texts import table
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def command() -> None:
     \b
     Example:
       reconciler runtime ls
+      reconciler runtime prepare vm
     """
 
 
@@ -48,6 +49,31 @@ def listing(node: Node, output: str | None) -> None:
         say_items(({"name": spec.name, **seen} for spec, seen in found), output)
     else:
         say(printable(table(HEAD, [_row(spec.name, seen) for spec, seen in found])))
+
+
+@command.command("prepare")
+@click.argument("runtime", type=click.Choice(["vm"]))
+@click.option("--guest", type=click.Path(file_okay=False), help="Not in /var/cache/reconciler/vm.")
+def prepare(runtime: str, guest: str | None) -> None:
+    """Make what virtual machines start from: a kernel and a small system, from Debian's packages.
+
+    Nothing is installed. Where it is current there is nothing to do. For a node without Debian or network, make it
+    elsewhere with --guest, copy the folder, and name it in the configuration (runtimes.NAME.options.guest).
+
+    \b
+    Example:
+      reconciler runtime prepare vm
+      reconciler runtime prepare vm --guest /mnt/stick/guest
+    """
+    from pathlib import Path
+
+    from core.process import Launcher
+    from core.runtime.vm.image import Maker, read
+    from core.runtime.vm.installed import GUEST
+
+    folder = Path(guest or GUEST)
+    made = Maker(folder, Launcher(), lambda line: tell(f"guest        {line}")).make()
+    say(f"{folder}: Linux {read(folder).get('kernel_version', '')}, {'made' if made else 'is current'}.")
 
 
 def runtimes_of(node: Node) -> tuple[RuntimeSpec, ...]:

@@ -18,7 +18,7 @@ CPUS: Final = 1
 MEMORY: Final = 256 << 20
 OVERHEAD: Final = 160 << 20
 """Bytes that QEMU may use beside the guest's own memory (TCG keeps up to 32 MiB of translated code)."""
-_KERNEL: Final = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t no_timer_check mitigations=off"
+_KERNEL: Final = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t no_timer_check mitigations=off cryptomgr.notests"
 _MACHINES: Final = {
     "x86_64": ("qemu-system-x86_64", "microvm,rtc=on,acpi=on", "device"),
     "aarch64": ("qemu-system-aarch64", "virt", "pci"),
@@ -35,6 +35,8 @@ class Machine:
     memory: int = MEMORY
     accelerator: str = "tcg"
     fs: str = ""
+    tsc: int = 0
+    """kHz of the host's time-stamp counter; see `core.runtime.vm.tsc`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +59,31 @@ def program(machine: str = "") -> str:
     return _MACHINES.get(machine or platform.machine(), _MACHINES["x86_64"])[0]
 
 
+def kernel_command_line(accelerator: str, tsc: int) -> str:
+    """What the guest's kernel is told; `tsc`: the host's time-stamp counter in kHz (0: it has none)."""
+    counter = f" tsc=reliable tsc_early_khz={tsc}" if accelerator == "tcg" and tsc else ""
+    return _KERNEL + counter
+
+
 def command(wanted: Machine, doors: Doors, qemu: str) -> list[str]:
     """The command line; `qemu` is the program's path."""
     _, board, bus = _MACHINES.get(platform.machine(), _MACHINES["x86_64"])
     memory = wanted.memory >> 20
+    told = kernel_command_line(wanted.accelerator, wanted.tsc)
     words = [
         *(qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-machine", f"{board},memory-backend=ram", "-accel", wanted.accelerator, "-cpu", "max"),
         *("-smp", str(wanted.cpus), "-m", f"{memory}M"),
         *("-object", f"memory-backend-memfd,id=ram,size={memory}M,share=on"),
-        *("-kernel", wanted.kernel, "-initrd", wanted.initrd, "-append", _KERNEL),
+        *(
+            "-kernel",
+            wanted.kernel,
+            "-initrd",
+            wanted.initrd,
+            "-append",
+            told,
+        ),
         *("-chardev", f"socket,id=console,fd={doors.console}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,fd={doors.qmp}", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=guest,fd={doors.guest}", "-device", f"virtio-serial-{bus},max_ports=2"),

@@ -32,6 +32,7 @@ from core.runtime.vm.acceleration import kvm
 from core.runtime.vm.installed import GUEST, Installed, installed
 from core.runtime.vm.link import connected
 from core.runtime.vm.machine import CPUS, MEMORY, OVERHEAD, Machine
+from core.runtime.vm.tsc import kilohertz
 from core.runtime.wasm_cache import command
 from core.runtime.wasm_groups import Groups
 
@@ -85,8 +86,9 @@ class VmSandboxer(OciSandboxer):
         accelerator = kvm(self.guest, self.ground[0], self._launcher, self._clock, self._boot).accelerator(found)
         share = _shared(folder / "share") if found.virtiofsd else ""
         fs = "fs" if found.virtiofsd else ""
+        machine = Machine(found.kernel, found.initrd, cpus, memory, accelerator, fs, kilohertz())
         wanted = {
-            "machine": asdict(Machine(found.kernel, found.initrd, cpus, memory, accelerator, fs)),
+            "machine": asdict(machine),
             "qemu": found.qemu,
             "virtiofsd": found.virtiofsd,
             "share": share,
