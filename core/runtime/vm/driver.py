@@ -164,8 +164,8 @@ class VmShim(MonitoredTasks):
 
     def start(self, id: str) -> TaskState:
         """CREATED → RUNNING (or STOPPED already, when it was quick)."""
-        bundle = self._bundle(id)
         self._moving(id, TaskEvent.START)
+        bundle = self._bundle(id)
         with self._talking(bundle.record.sandbox) as link:
             (self.bundles.path(id) / _BEGUN).touch(mode=0o600)
             link.call("start", id=id)

@@ -24,6 +24,7 @@ from core.errors import (
     Unavailable,
     Unsupported,
 )
+from core.runtime.conmon import complaint
 from core.runtime.vm.frames import Decoder, Frame, Kind, Nonsense, encode, more, said
 from core.runtime.vm.monitor import ENDED, SOCKET
 
@@ -33,6 +34,8 @@ _CLASSES: Final[Mapping[str, type[AgentError]]] = {
     for one in (Invalid, NotFound, Denied, Unavailable, TimedOut, NoSpace, Unsupported, OverLimit, Failed)
 }
 """Category → the class that is raised for it."""
+_RUNTIME: Final = "crun: "
+"""What stands before the words of the runtime in the guest."""
 _CHUNK: Final = 1 << 16
 
 
@@ -76,6 +79,8 @@ class Link:
             self._held = kept + self._held
 
     def _failure(self, name: str, told: Mapping[str, Any]) -> AgentError:
+        if words := str(told.get("message", "")).partition(_RUNTIME)[2]:
+            return complaint(words)
         kind = _CLASSES.get(str(told.get("category")), Failed)
         message = str(told.get("message", ""))[:1000] or f"`{name}` failed in the guest"
         return kind(self.ended() if kind is Unavailable and self.ended() else message)

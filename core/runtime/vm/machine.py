@@ -12,12 +12,14 @@ from typing import Final
 from core.runtime.vm.frames import PORT
 from core.values import dataclass
 
+_ACCELERATORS: Final = {"tcg": "tcg,tb-size=64"}
+"""Left alone, TCG takes a gigabyte for translated code."""
 TAG: Final = "reconciler"
 """The virtiofs tag of the one folder that host and guest share."""
 CPUS: Final = 1
 MEMORY: Final = 256 << 20
-OVERHEAD: Final = 160 << 20
-"""Bytes that QEMU may use beside the guest's own memory (TCG keeps up to 32 MiB of translated code)."""
+OVERHEAD: Final = 192 << 20
+"""Bytes that QEMU may use beside the guest's own memory (TCG keeps up to 64 MiB of translated code)."""
 _KERNEL: Final = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t no_timer_check mitigations=off cryptomgr.notests"
 _MACHINES: Final = {
     "x86_64": ("qemu-system-x86_64", "microvm,rtc=on,acpi=on", "device"),
@@ -73,17 +75,19 @@ def command(wanted: Machine, doors: Doors, qemu: str) -> list[str]:
     words = [
         *(qemu, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        *("-machine", f"{board},memory-backend=ram", "-accel", wanted.accelerator, "-cpu", "max"),
+        *(
+            "-machine",
+            f"{board},memory-backend=ram",
+            "-accel",
+            _ACCELERATORS.get(wanted.accelerator, wanted.accelerator),
+            "-cpu",
+            "max",
+        ),
         *("-smp", str(wanted.cpus), "-m", f"{memory}M"),
         *("-object", f"memory-backend-memfd,id=ram,size={memory}M,share=on"),
-        *(
-            "-kernel",
-            wanted.kernel,
-            "-initrd",
-            wanted.initrd,
-            "-append",
-            told,
-        ),
+        # Devices of virtio 1.0: virtiofsd knows no other.
+        *("-global", "virtio-mmio.force-legacy=false"),
+        *("-kernel", wanted.kernel, "-initrd", wanted.initrd, "-append", told),
         *("-chardev", f"socket,id=console,fd={doors.console}", "-serial", "chardev:console"),
         *("-chardev", f"socket,id=qmp,fd={doors.qmp}", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", f"socket,id=guest,fd={doors.guest}", "-device", f"virtio-serial-{bus},max_ports=2"),

@@ -114,12 +114,12 @@ class Watch:
                 break
             self._take(ready)
             self._look()
-        os.waitpid(self.qemu, 0)
+        status = os.waitstatus_to_exitcode(os.waitpid(self.qemu, 0)[1])
         with contextlib.suppress(Nonsense):  # what it said last: exits, perhaps
             self._board.hear()
         self._console_read()
         lines = self._said.decode("utf-8", "replace").strip().splitlines()[-5:]
-        reason = self._reason or self._board.fault or ("" if self._board.off else "the machine ended by itself")
+        reason = self._reason or self._board.fault or ("" if self._board.off else _own_end(status))
         Path(ENDED).write_text("\n".join([reason, *lines]) + "\n")
         self._carried.end_all(137)
         self._board.abandon()
@@ -203,6 +203,14 @@ class Watch:
     def _kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.qemu, signal.SIGKILL)
+
+
+def _own_end(status: int) -> str:
+    """What to say of a QEMU that nobody ended; 0: its guest switched itself off."""
+    if status == 0:
+        return "the machine switched itself off"
+    how = f"signal {-status}" if status < 0 else f"code {status}"
+    return f"QEMU ended with {how}: {_tail(next(iter(Path().glob('qemu*.err')), Path('qemu.err')).name)}"
 
 
 def _start(argv: list[str], fds: tuple[int, ...], doors: list[str], *, bare: bool = True) -> int:

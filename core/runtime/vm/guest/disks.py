@@ -73,7 +73,8 @@ def _device(serial: str) -> str:
     for name in os.listdir(_BLOCK):
         try:
             with open(f"{_BLOCK}/{name}/device/vpd_pg80", "rb") as page:
-                if page.read()[4:].strip().decode("ascii", "replace") == serial and os.path.exists(f"/dev/{name}"):
+                if page.read()[4:].strip().decode("ascii", "replace") == serial:
+                    os.close(os.open(f"/dev/{name}", os.O_RDONLY))  # one that comes or goes cannot be opened
                     return f"/dev/{name}"
         except OSError:  # no disk of SCSI, or one that goes at this moment
             continue
