@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from core.clock import SystemClock
 from core.errors import Unsupported
 from core.runtime.ports import SandboxPhase
+from core.runtime.vm.frames import VERSION
+from core.runtime.vm.link import connected, ended
 from core.runtime.vm.sandboxes import VmSandboxer
 from tests.conformance.sandboxer_contract import SandboxerContract, wanted
 from tests.conformance.shim_contract import eventually
@@ -55,13 +58,17 @@ def test_a_machine_or_its_monitor_that_is_killed_takes_the_sandbox_along(yard: V
 
 
 def test_a_machine_that_hangs_is_ended(yard: VmYard) -> None:
+    yard.boxer.ping_seconds = 0.5
     yard.boxer.create(wanted())
     made = yard.boxer.processes("box")
     assert made is not None
-    eventually(lambda: yard.boxer.ping("box"), 30)
+    with connected(yard.boxer.folder("box"), SystemClock()) as link:
+        link.call("hello", version=VERSION)
     os.kill(made[0].pid, signal.SIGSTOP)
-    eventually(lambda: yard.boxer.status("box").phase is SandboxPhase.HALF_MADE, 40)
-    assert "did not answer" in (yard.boxer.folder("box") / "ended").read_text()
+    assert not yard.boxer.ping("box")
+    eventually(lambda: not made[1].alive(yard.ground.boot), 20)
+    assert yard.boxer.status("box").phase is SandboxPhase.HALF_MADE
+    assert "did not answer" in ended(yard.boxer.folder("box"))
 
 
 def test_the_nodes_own_network_is_refused_and_leaves_nothing(yard: VmYard) -> None:

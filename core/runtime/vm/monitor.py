@@ -30,7 +30,6 @@ from core.runtime.vm.switchboard import Client, Switchboard
 
 SOCKET: Final = "control"
 ENDED: Final = "ended"
-PING_SECONDS: Final = 5.0
 MISSES: Final = 3
 OFF_SECONDS: Final = 3.0
 _CONSOLE: Final = 16 << 10
@@ -70,7 +69,8 @@ class Watch:
         self._wanted = wanted
         self._reason = ""
         self._said = b""
-        self._ping_at = self._now() + PING_SECONDS
+        self._ping_seconds = float(wanted["ping_seconds"])
+        self._ping_at = self._now() + self._ping_seconds
         self._missed = 0
         self._boot_until = self._now() + float(wanted["boot_seconds"])
         self._off_until = 0.0
@@ -184,10 +184,10 @@ class Watch:
             self._kill()
         if now >= self._ping_at:
             # After a pause of our own nothing can be said of the guest.
-            self._missed = self._missed + 1 if now < self._ping_at + PING_SECONDS else 0
-            self._ping_at = now + PING_SECONDS
+            self._missed = self._missed + 1 if now < self._ping_at + self._ping_seconds else 0
+            self._ping_at = now + self._ping_seconds
             if self._board.booted and self._missed > MISSES:
-                self._stop(f"the guest did not answer for {MISSES * PING_SECONDS:g} s")
+                self._stop(f"the guest did not answer for {MISSES * self._ping_seconds:g} s")
             elif self._board.booted:
                 self._board.call({"call": "ping"}, self._pong)
             else:

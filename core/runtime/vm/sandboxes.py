@@ -38,6 +38,8 @@ from core.runtime.wasm_groups import Groups
 
 FOLDER: Final = "vm"
 BOOT_SECONDS: Final = 30.0
+PING_SECONDS: Final = 5.0
+"""After three times as long without an answer a machine is ended."""
 START_SECONDS: Final = 15.0
 _GONE_SECONDS: Final = 5.0
 
@@ -51,6 +53,7 @@ class VmSandboxer(OciSandboxer):
         super().__init__(state, group, clock, boot, launcher)
         self.ground = (state, group, boot)
         self.guest = guest
+        self.ping_seconds = PING_SECONDS
         self.qemu = ""
         """QEMU's path; "": found by its name."""
 
@@ -95,6 +98,7 @@ class VmSandboxer(OciSandboxer):
             "netns": str(self._folder / sandbox.id / "network"),
             "doors": groups.doors(group),
             "boot_seconds": BOOT_SECONDS,
+            "ping_seconds": self.ping_seconds,
         }
         fsio.write_atomic(folder / "machine.json", json.dumps(wanted).encode(), durable=False)
         self._launch(sandbox.id)
@@ -171,10 +175,11 @@ class VmSandboxer(OciSandboxer):
                 raise TimedOut(f"process {one.pid} of the machine of {id} does not die")
 
     def ping(self, id: str) -> bool:
-        """Whether the guest answers within two seconds."""
+        """Whether the guest answers within two seconds; one that is still booting may take its time."""
         try:
             with connected(self.folder(id), self._clock) as link:
-                link.call("ping", 2.0)
+                if link.call("status", 2.0)["booted"]:
+                    link.call("ping", 2.0)
         except AgentError:
             return False
         return True
