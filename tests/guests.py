@@ -37,6 +37,7 @@ class Host:
         self.answers: dict[int, tuple[Kind, dict[str, Any]]] = {}
         self._decoder = Decoder()
         self._number = 0
+        self.next_stream = 1000
 
     def call(self, name: str, **given: Any) -> dict[str, Any]:
         """Ask and wait for the answer; raises `CallFailed`."""
@@ -46,6 +47,11 @@ class Host:
         if kind == Kind.FAILED:
             raise CallFailed(value)
         return value
+
+    def streams(self, count: int) -> int:
+        """The first of so many numbers of streams that nobody has used."""
+        self.next_stream += count
+        return self.next_stream - count
 
     def ask(self, name: str, **given: Any) -> int:
         """Ask, and do not wait; gives the number of the call."""

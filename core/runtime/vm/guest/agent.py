@@ -53,21 +53,18 @@ class Agent:
 
     def _seen(self, events: int) -> None:
         if events & READ:
-            data = self._read()
-            for frame in self._decoder.feed(data):
+            try:
+                data = os.read(self._port, _PIECE)
+            except BlockingIOError:
+                data = None
+            for frame in self._decoder.feed(data or b""):
                 self._take(frame)
-            if not data:
+            if data == b"":
                 self._nobody_there()
         elif events & HANG_UP:
             self._nobody_there()
         if events & WRITE and not events & HANG_UP:
             self._flush()
-
-    def _read(self) -> bytes:
-        try:
-            return os.read(self._port, _PIECE)
-        except BlockingIOError:
-            return b""
 
     def _nobody_there(self) -> None:
         if self._greeted:  # the monitor is gone: nobody can reach what runs here

@@ -29,7 +29,11 @@ def test_a_machine_has_what_was_asked_for_and_qemu_adds_nothing() -> None:
     assert {"-nodefaults", "-no-user-config", "-no-reboot"} <= set(found)
     assert after("-display", found) == ["none"]
     assert (after("-smp", found), after("-m", found)) == (["2"], ["512M"])
-    assert (after("-kernel", found), after("-initrd", found), after("-accel", found)) == (["/k"], ["/i"], ["tcg,tb-size=64"])
+    assert (after("-kernel", found), after("-initrd", found), after("-accel", found)) == (
+        ["/k"],
+        ["/i"],
+        ["tcg,tb-size=64"],
+    )
     assert {"elevateprivileges=deny", "spawn=deny"} <= set(after("-sandbox", found)[0].split(","))
 
 
