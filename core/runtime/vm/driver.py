@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -231,7 +232,8 @@ class VmShim(MonitoredTasks):
     def reach(self, id: str, port: int, path: str | None, timeout: float) -> None:
         """By the guest, from inside. Raises `Failed` with what it saw, `TimedOut`, `NotFound`."""
         with self._talking(self._living(id).sandbox) as link:
-            said = link.call("reach", timeout + _REACH_MORE_SECONDS, port=port, path=path, timeout=timeout)
+            whole = max(1, math.ceil(timeout))
+            said = link.call("reach", whole + _REACH_MORE_SECONDS, port=port, path=path, timeout=whole)
         if not said["ok"]:
             raise Failed(str(said["message"])[:_MOST_TOLD])
 

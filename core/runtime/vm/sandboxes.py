@@ -29,6 +29,8 @@ from core.runtime.sandbox_folders import STOPPED
 from core.runtime.sandboxes import OciSandboxer
 from core.runtime.vm import joining
 from core.runtime.vm.acceleration import kvm
+from core.runtime.vm.booted import Booted
+from core.runtime.vm.frames import VERSION
 from core.runtime.vm.installed import GUEST, Installed, installed
 from core.runtime.vm.link import connected
 from core.runtime.vm.machine import CPUS, MEMORY, OVERHEAD, Machine
@@ -41,6 +43,7 @@ BOOT_SECONDS: Final = 30.0
 PING_SECONDS: Final = 5.0
 """After three times as long without an answer a machine is ended."""
 START_SECONDS: Final = 15.0
+_MORE_SECONDS: Final = 5.0
 _GONE_SECONDS: Final = 5.0
 
 
@@ -145,12 +148,30 @@ class VmSandboxer(OciSandboxer):
         return replace(seen, pid=made[0])
 
     def start(self, id: str) -> SandboxState:
-        """Its network is joined to the machine's card; one that was stopped boots again. Raises `NotFound`."""
+        """Its network is joined to the machine's card; one that was stopped boots again.
+
+        Raises `NotFound`, and `Failed` with the last words of one that does not boot.
+        """
         if self._existing(id).phase is SandboxPhase.STOPPED:
             self._launch(id)
             (self._folder / id / STOPPED).unlink(missing_ok=True)
         joining.join(self._folder / id / "network", self.folder(id) / "joined", self._launcher)
+        self._prove(id)
         return self.status(id)
+
+    def _prove(self, id: str) -> None:
+        """Wait for a guest of a kind that nobody saw boot here."""
+        wanted = json.loads((self.folder(id) / "machine.json").read_bytes())
+        seen = Booted(self.ground[0] / "vm")
+        if seen.knows(wanted):
+            return
+        try:
+            with connected(self.folder(id), self._clock) as link:
+                link.call("hello", BOOT_SECONDS + _MORE_SECONDS, version=VERSION)
+        except AgentError as error:
+            advice = "Correct `vm`, or run `reconciler runtime prepare vm` again."
+            raise Failed(f"the machine does not boot: {error}", advice=advice) from error
+        seen.remember(wanted)
 
     def stop(self, id: str, timeout: float) -> None:
         """The guest ends what runs in it and switches itself off; QEMU is killed after `timeout` seconds."""

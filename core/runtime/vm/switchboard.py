@@ -80,6 +80,8 @@ class Switchboard:
         self._calls: dict[int, Answer] = {}
         self._streams: dict[int, _Logged | _Passed] = {}
         self._execs: dict[int, tuple[Client, int]] = {}
+        self._ended: dict[int, int] = {}
+        self._starting = 0
         self._plugged: set[str] = set()
         self._network = False
         self._number = 0
@@ -134,10 +136,18 @@ class Switchboard:
             self.fault = str(event.get("message", ""))[:500]
         elif event.get("event") == "exit" and "id" in event:
             self._carried.end(str(event["id"]), int(event["code"]) & 0xFF, oom=bool(event.get("oom")))
-        elif event.get("event") == "exit" and (known := self._execs.pop(int(event["exec"]), None)) is not None:
+        elif event.get("event") == "exit":
+            self._ended[int(event["exec"])] = int(event["code"]) & 0xFF
+            self._tell(int(event["exec"]))
+
+    def _tell(self, exec: int) -> None:
+        """Tell the end of a further process to its asker: it may have come before that one knew the number."""
+        if exec in self._ended and (known := self._execs.pop(exec, None)) is not None:
             client, call = known
             client.execs.pop(call, None)
-            client.peer.send(said(Kind.EVENT, call, {"event": "exit", "code": int(event["code"]) & 0xFF}))
+            client.peer.send(said(Kind.EVENT, call, {"event": "exit", "code": self._ended[exec]}))
+        if exec not in self._execs and not self._starting:
+            self._ended.clear()
 
     # From clients.
 
@@ -207,14 +217,17 @@ class Switchboard:
                 client.streams[number] = body[name] = self._open(_Passed(client, number))
 
         def answer(frame: Frame) -> None:
+            self._starting -= 1
+            client.peer.send(encode(frame.kind, call, frame.payload))
             if frame.kind is Kind.DONE:
                 exec = int(frame.json()["exec"])
                 self._execs[exec] = client, call
                 client.execs[call] = exec
+                self._tell(exec)
                 if client.peer.gone:
                     self.leave(client)
-            client.peer.send(encode(frame.kind, call, frame.payload))
 
+        self._starting += 1
         self.call(body, answer)
 
     def _plug(self, client: Client, call: int, body: dict[str, Any]) -> None:

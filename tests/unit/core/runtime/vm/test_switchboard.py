@@ -189,6 +189,16 @@ def test_streams_of_a_further_process_go_to_the_one_who_asked_for_it(it: Exchang
     assert (ended.stream, ended.json()["code"]) == (5, 4)
 
 
+def test_a_further_process_that_ends_before_its_number_is_known_is_told_afterwards(it: Exchange) -> None:
+    it.asks(5, "exec", id="one", process={}, stdin=0, stdout=2, stderr=0)
+    call = it.guest.frame()
+    it.guest_says(said(Kind.EVENT, 0, {"event": "exit", "exec": 3, "code": 4}))
+    it.answers(call, {"exec": 3})
+    begun, ended = it.asker.frame(), it.asker.frame()
+    assert (begun.kind, begun.json()) == (Kind.DONE, {"exec": 3})
+    assert (ended.kind, ended.stream, ended.json()["code"]) == (Kind.EVENT, 5, 4)
+
+
 def test_a_further_process_dies_with_the_one_who_asked_for_it(it: Exchange) -> None:
     it.asks(5, "exec", id="one", process={}, stdin=0, stdout=2, stderr=0)
     it.answers(it.guest.frame(), {"exec": 3})

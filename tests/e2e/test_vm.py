@@ -1,0 +1,103 @@
+"""Containers in virtual machines: the same as under runc, and what comes when a machine is killed or cannot boot."""
+
+from __future__ import annotations
+
+import os
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from core.proc import ProcessId, boot_id
+from tests.conformance.shim_vm_ground import why_not
+from tests.e2e.workloads import Stage, document, eventually, stage
+from tests.registry import Registry, free_port
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")]
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def st(registry: Registry) -> Iterator[Stage]:
+    """One node for the module, whose containers run in machines unless they say otherwise."""
+    with stage(registry, "vm") as made:
+        yield made
+
+
+def page(port: int) -> str:
+    """What the server at a port of the node says; "" while it does not answer."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=2) as reply:
+            return str(reply.read().decode().strip())
+    except OSError:
+        return ""
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs."""
+    seen = ProcessId.of(pid, boot_id())
+    return seen is not None and seen.alive(boot_id())
+
+
+def test_the_example_runs_two_containers_in_one_machine(st: Stage) -> None:
+    port = free_port()
+    folder = st.files / "vm"
+    folder.mkdir()
+    for file in sorted((TOP / "manifests/vm").glob("*.yaml")):
+        text = file.read_text().replace("127.0.0.1:5005/busybox:1", st.image()).replace("8089", str(port))
+        (folder / file.name).write_text(text)
+    done = st.node.cli("apply", "--timeout", "50s", "-f", folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert eventually(lambda: page(port), "the port of the node leads to the machine") == "hello from the guest"
+    eventually(lambda: "hello from the guest" in st.node.cli("logs", "asker").stdout, "its neighbour answers")
+    assert st.pid("server") == st.pid("asker")
+    st.delete("sandbox/machine", "container/server", "container/asker", "volume/pages", "secret/greeting")
+    assert page(port) == ""
+
+
+def test_a_machine_outlives_the_agent_and_the_next_one_goes_on_with_it(st: Stage) -> None:
+    st.must_apply(st.container("stays", "echo begun; exec sleep 1000"))
+    before = st.pid("stays")
+    agent = st.node.running[-1]
+    agent.kill()
+    agent.wait()
+    st.node.spawn("agent")
+    eventually(lambda: st.exec("stays", "echo there") == "there\n", "it answers")
+    assert st.pid("stays") == before
+    assert st.node.cli("logs", "stays").stdout.count("begun") == 1
+    st.delete("container/stays")
+    assert not alive(before)
+
+
+def test_a_machine_that_is_killed_is_made_anew_and_its_neighbour_is_not_touched(st: Stage) -> None:
+    st.must_apply(st.container("hit", "sleep 1000"), st.container("beside", "sleep 1000", runtime="runc"))
+    first, beside = st.pid("hit"), st.pid("beside")
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: st.status("container/hit").get("pid") not in (first, None), "it runs anew", seconds=60)
+    assert st.pid("beside") == beside
+    assert st.exec("hit", "echo there") == "there\n"
+    st.delete("container/hit", "container/beside")
+
+
+def test_a_kernel_that_does_not_boot_is_told_with_its_last_words(st: Stage) -> None:
+    kernel = st.files / "kernel"
+    kernel.write_bytes(b"no kernel at all" * 4096)
+    box = {"runtime": "vm", "network": {"mode": "none"}, "vm": {"kernel": str(kernel)}}
+    st.must_apply(st.container("well", "sleep 1000", runtime="runc"))
+    well = st.pid("well")
+    st.submit(document("Sandbox", "broken", box), st.container("waits", "true", sandbox="broken"))
+    told = eventually(lambda: st.condition("sandbox/broken", "Ready").get("message"), "it is told", seconds=60)
+    assert "the machine does not boot: QEMU ended with code 1" in told
+    tries = st.status("sandbox/broken")["id"].rpartition("-")[2]
+    assert int(tries) < 5
+    assert st.pid("well") == well
+    st.delete("container/waits", "container/well", "sandbox/broken")
+
+
+def test_vm_for_a_runtime_that_makes_no_machines_is_refused(st: Stage) -> None:
+    refused = st.apply(document("Sandbox", "odd", {"runtime": "runc", "vm": {"cpus": 2}}))
+    assert refused.returncode != 0
+    assert "vm" in refused.stderr
