@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from core.errors import NotFound
+from core.errors import NotFound, Unsupported
 from reconciler.cli.context import Node, container_key, pass_node
 from reconciler.cli.terminal import tell
 from reconciler.cli.texts import counted
@@ -77,11 +77,15 @@ def _read(text: str) -> Inside | None:
 @contextlib.contextmanager
 def root_of(node: Node, container: str) -> Iterator[int]:
     """The root of a container as its processes see it, or as they left it; raises `NotFound` when there is none."""
+    from core.runtime.ports import Reaching
     from reconciler.wiring import runtime_of
 
     key = container_key(container)
     node.wanted(key)
     shim, id = runtime_of(node.paths, node.store_to_write(), key.name)
+    if isinstance(shim, Reaching):
+        advice = f"Pack them with tar: reconciler exec {key.name} -- tar -c PATH; or use a volume."
+        raise Unsupported(f"copying: the files of {key} are in its virtual machine", advice=advice)
     pid = shim.state(id).pid
     bundle = node.paths.state / "bundles" / id / "rootfs"
     fd = None if pid is None else _live_root(pid, bundle)
