@@ -83,7 +83,8 @@ class Link:
             return complaint(words)
         kind = _CLASSES.get(str(told.get("category")), Failed)
         message = str(told.get("message", ""))[:1000] or f"`{name}` failed in the guest"
-        return kind(self.ended() if kind is Unavailable and self.ended() else message)
+        advice = "See that vm.kernel boots, or leave it out." if kind is Unavailable else ""
+        return kind(self.ended() if kind is Unavailable and self.ended() else message, advice=advice)
 
     def ended(self) -> str:
         """Why the machine has ended; "" while it runs."""
