@@ -54,7 +54,7 @@ def command(
     process = ExecSpec(words, tty, stdin or tty, env, user_in(node.paths, task, user), workdir)
     try:
         check_command(node.paths, shim, task, process)
+        return shim.exec(task, process)
     except (NotFound, Denied) as error:
         complain(error)
         return NOT_FOUND if isinstance(error, NotFound) else NOT_EXECUTABLE
-    return shim.exec(task, process)

@@ -42,6 +42,19 @@ def box(name: str, *ports: dict[str, Any], **spec: Any) -> dict[str, Any]:
     return document("Sandbox", name, {"runtime": "vm", "network": network, **spec})
 
 
+def held(path: Path) -> bytes:
+    """What a sparse file really holds."""
+    with open(path, "rb") as file:
+        pieces, at = [], 0
+        while True:
+            try:
+                start = os.lseek(file.fileno(), at, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing more
+                return b"".join(pieces)
+            at = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+            pieces.append(os.pread(file.fileno(), at - start, start))
+
+
 def alive(pid: int) -> bool:
     seen = ProcessId.of(pid, boot_id())
     return seen is not None and seen.alive(boot_id())
@@ -76,7 +89,8 @@ def test_volumes_secrets_files_and_memory_of_its_own(st: Stage, tmp_path: Path) 
     )
     assert said.split("\n") == ["hidden", "from the node", "read-only", ""]
     assert (st.node.root / "volumes/kept/file").read_text() == "written\n"
-    assert not [path for path in st.node.root.rglob("*.img") if b"hidden" in path.read_bytes()[: 64 << 20]]
+    (layer,) = st.node.root.rglob("layers/mounted-*.img")
+    assert b"hidden" not in held(layer)
     st.delete("container/mounted", "volume/kept", "secret/login")
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -32,24 +31,24 @@ class Disks:
         self._layers = folder / "layers"
         self._launcher = launcher
 
-    def root(self, id: str, image: str, looking: Callable[[], AbstractContextManager[Path]]) -> Path:
-        """The image of a root; `looking` mounts it. Raises `MissingTool`, `NoSpace`, what mkfs.erofs complains of."""
+    def root(self, id: str, image: str, tree: Path) -> Path:
+        """The image of the root at `tree`. Raises `MissingTool`, `NoSpace`, what mkfs.erofs complains of."""
         fsio.make_private(self._roots)
         if not image:
             path = fsio.make_private(self._layers) / f"{id}.erofs"
-            self._make_root(path, looking)
+            self._make_root(path, tree)
             return path
         path = self._roots / f"{hashlib.sha256(image.encode()).hexdigest()}.erofs"
         with fsio.locked(self._roots / ".lock"):
             if not path.exists():
-                self._make_root(path, looking)
+                self._make_root(path, tree)
                 self._bound(path)
             os.utime(path)
         return path
 
-    def _make_root(self, path: Path, looking: Callable[[], AbstractContextManager[Path]]) -> None:
+    def _make_root(self, path: Path, tree: Path) -> None:
         program = find("mkfs.erofs", "erofs-utils")
-        with looking() as tree, fsio.staging(path.parent) as work:
+        with fsio.staging(path.parent) as work:
             made = work / "root"
             self._launcher.check([program, "--quiet", "-T0", str(made), str(tree)], timeout=MAKE_SECONDS)
             with open(made, "rb") as image:

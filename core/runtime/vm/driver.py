@@ -22,6 +22,7 @@ from core.errors import AgentError, Failed, NotFound, Unavailable
 from core.mounts import MountSpec
 from core.proc import ProcessId
 from core.process import Launcher, Result
+from core.runtime import rootfs
 from core.runtime.bundle import Bundle, Bundles, Made
 from core.runtime.joining import joined
 from core.runtime.monitored import ALIVE, MonitoredTasks, telling
@@ -90,7 +91,9 @@ class VmShim(MonitoredTasks):
             check_sharing(installed(self._sandboxer.guest))
 
         def fill(work: Path) -> None:
-            root = self._disks.root(task.id, task.image, lambda: self.bundles.looking(task.rootfs))
+            with self.bundles.looking(task.rootfs) as tree:
+                root = self._disks.root(task.id, task.image, tree)
+                _keep_users(tree, work / "rootfs")
             wanted = {
                 "spec": translated.spec,
                 "shared": translated.shared,
@@ -310,6 +313,17 @@ class VmShim(MonitoredTasks):
         """Remove what killed engines left half-made."""
         super().sweep()
         self._disks.sweep()
+
+
+def _keep_users(tree: Path, kept: Path) -> None:
+    """Keep the image's own lists of users and groups, by which names are looked up later: its root is not mounted."""
+    (kept / "etc").mkdir(mode=0o755)
+    with rootfs.opened(tree) as root:
+        for name in ("passwd", "group"):
+            with contextlib.suppress(OSError):  # the image has none: then there are only numbers
+                fd = rootfs.open_inside(root, f"/etc/{name}", os.O_RDONLY | os.O_NONBLOCK)
+                with open(fd, "rb") as source:
+                    (kept / "etc" / name).write_bytes(source.read(_LARGEST))
 
 
 def _carry(link: Link, source: Path, place: str) -> None:

@@ -64,19 +64,20 @@ class Link:
         self.send(said(Kind.CALL, number, {"call": name, **values}))
         until = self._clock.monotonic() + timeout
         kept: list[Frame] = []
-        try:
-            while True:
-                for frame in self.frames(max(0.0, until - self._clock.monotonic())):
-                    if frame.stream != number or frame.kind not in (Kind.DONE, Kind.FAILED):
-                        kept.append(frame)
-                    elif frame.kind is Kind.DONE:
-                        return frame.json()
-                    else:
-                        raise self._failure(name, frame.json())
-                if self._clock.monotonic() >= until:
-                    raise TimedOut(f"the guest did not answer `{name}` within {timeout:g} s")
-        finally:
-            self._held = kept + self._held
+        answer: Frame | None = None
+        while answer is None:
+            left = until - self._clock.monotonic()
+            for frame in self.frames(max(0.0, left)):
+                if answer is None and frame.stream == number and frame.kind in (Kind.DONE, Kind.FAILED):
+                    answer = frame
+                else:
+                    kept.append(frame)
+            if answer is None and left <= 0:
+                raise TimedOut(f"the guest did not answer `{name}` within {timeout:g} s")
+        self._held = kept
+        if answer.kind is Kind.FAILED:
+            raise self._failure(name, answer.json())
+        return answer.json()
 
     def _failure(self, name: str, told: Mapping[str, Any]) -> AgentError:
         if words := str(told.get("message", "")).partition(_RUNTIME)[2]:
