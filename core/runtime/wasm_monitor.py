@@ -69,7 +69,7 @@ class Log:
         """Write what never got its end."""
         if rest := self._rest[stream]:
             self._rest[stream] = b""
-            self._put(stream, [(rest, b"F")])
+            self._put(stream, [(rest, b"P")])
 
     def close(self) -> None:
         """Nothing is written any more."""
