@@ -1,10 +1,8 @@
-"""Containers in virtual machines: how fast, with what of the node in them, over a mapped port, and when one dies."""
+"""Containers in virtual machines: how fast, with what of the node in them, over a mapped port, and without an agent."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from core.proc import ProcessId, boot_id
 from tests.conformance.shim_vm_ground import why_not
 from tests.e2e import test_workloads_life as life
 from tests.e2e.test_network import PAGE, page
@@ -53,11 +50,6 @@ def held(path: Path) -> bytes:
                 return b"".join(pieces)
             at = os.lseek(file.fileno(), start, os.SEEK_HOLE)
             pieces.append(os.pread(file.fileno(), at - start, start))
-
-
-def alive(pid: int) -> bool:
-    seen = ProcessId.of(pid, boot_id())
-    return seen is not None and seen.alive(boot_id())
 
 
 def test_the_first_line_of_a_container_comes_in_seconds(st: Stage, figure: Figure) -> None:
@@ -126,32 +118,3 @@ def test_a_container_outlives_the_agent_and_its_exit_is_known_afterwards(st: Sta
     assert st.pid("stays") == machine
     assert st.exec("stays", "echo there") == "there\n"
     st.delete("container/stays", "container/ends", "sandbox/pair")
-
-
-def test_a_machine_that_is_killed_is_made_anew_and_its_neighbour_is_not_touched(st: Stage) -> None:
-    st.must_apply(st.container("hit", "sleep 1000"), st.container("far", "sleep 1000"))
-    first, far = st.pid("hit"), st.pid("far")
-    os.kill(first, signal.SIGKILL)
-    eventually(lambda: st.status("container/hit").get("pid") not in (first, None), "it runs anew", seconds=BOOT)
-    assert not alive(first)
-    assert st.pid("far") == far
-    assert st.exec("hit", "echo there") == "there\n"
-    st.delete("container/hit", "container/far")
-
-
-def test_a_kernel_that_does_not_boot_is_told_and_holds_nobody_up(st: Stage, tmp_path: Path) -> None:
-    bad = tmp_path / "kernel"
-    bad.write_bytes(b"not a kernel" * 1000)
-    done = st.apply(
-        box("dead", vm={"kernel": str(bad)}),
-        st.container("in", "sleep 1000", sandbox="dead"),
-        st.container("out", "sleep 1000", network={"mode": "none"}),
-        options=("--timeout", "15s"),
-    )
-    assert done.returncode != 0
-    ready = st.condition("sandbox/dead", "Ready")
-    assert ready["status"] == "False", json.dumps(ready)
-    assert st.status("sandbox/dead").get("nextRetryAt")
-    assert "QEMU" in st.status("sandbox/dead")["lastError"]["message"], st.status("sandbox/dead")
-    assert st.pid("out")
-    st.delete("container/in", "container/out", "sandbox/dead")
