@@ -34,6 +34,13 @@ class Booted:
         known = [*self._known()[1 - _MOST :], _key(wanted)]
         fsio.write_atomic(self._file, json.dumps(known).encode(), durable=False)
 
+    def forget(self, wanted: Mapping[str, Any]) -> None:
+        """One of its kind ended by itself: the next is waited for again. Raises `OSError`."""
+        known = self._known()
+        if known:
+            left = [one for one in known if one != _key(wanted)]
+            fsio.write_atomic(self._file, json.dumps(left).encode(), durable=False)
+
     def _known(self) -> list[str]:
         try:
             known = json.loads(fsio.read_if_there(self._file, _LIMIT) or b"[]")

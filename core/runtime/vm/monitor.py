@@ -215,6 +215,7 @@ def _own_end(status: int) -> str:
 
 def _start(argv: list[str], fds: tuple[int, ...], doors: list[str], *, bare: bool = True) -> int:
     """Start a program with these descriptors in these control groups; with `bare` without any capability."""
+    parent = os.getpid()
     child = os.fork()
     if child:
         return child
@@ -234,6 +235,8 @@ def _start(argv: list[str], fds: tuple[int, ...], doors: list[str], *, bare: boo
         if bare:
             syscalls.keep_capabilities(0)
         syscalls.die_with_parent()
+        if os.getppid() != parent:  # it died before we could ask
+            os._exit(127)
         os.execv(argv[0], argv)
     except OSError as error:
         os.write(2, f"{Path(argv[0]).name}: {error}\n".encode())

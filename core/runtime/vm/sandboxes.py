@@ -32,7 +32,7 @@ from core.runtime.vm.acceleration import kvm
 from core.runtime.vm.booted import Booted
 from core.runtime.vm.frames import VERSION
 from core.runtime.vm.installed import GUEST, Installed, installed
-from core.runtime.vm.link import connected
+from core.runtime.vm.link import connected, ended
 from core.runtime.vm.machine import CPUS, MEMORY, OVERHEAD, Machine
 from core.runtime.vm.tsc import kilohertz
 from core.runtime.wasm_cache import command
@@ -215,6 +215,10 @@ class VmSandboxer(OciSandboxer):
 
     def shutdown(self, id: str) -> None:
         """Remove machine, processes, groups, pins and files; from any state, as often as wanted."""
+        if ended(self.folder(id)):  # by itself: until one of its kind boots again, each is waited for
+            with contextlib.suppress(OSError, ValueError):  # what it was made from is gone too
+                wanted = json.loads((self.folder(id) / "machine.json").read_bytes())
+                Booted(self.ground[0] / "vm").forget(wanted)
         self._end_machine(id, 0.0)
         super().shutdown(id)
 
