@@ -1,0 +1,198 @@
+"""One set of manifests under every runtime, only `runtime:` differs, and its twin of WASM modules: one suite for all.
+
+The processes of a runtime share one sandbox without a network, so that a virtual machine boots once. That nothing is
+left when all is deleted is looked for when a runtime's node ends.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+
+from tests.capabilities import EVERY, LACKS, needs
+from tests.conformance.shim_vm_ground import why_not
+from tests.conformance.shim_wasm_ground import program
+from tests.e2e.test_wasm import ECHO, READ, SLEEPER, artifact, module, opening
+from tests.e2e.workloads import Stage, document, eventually, stage
+from tests.registry import Registry
+
+pytestmark = pytest.mark.root
+
+NEVER: Final = {"restart": {"policy": "Never"}}
+PROGRAMS: Final = {"gvisor": "runsc", "runc-v2": "containerd-shim-runc-v2"}
+SCRIPTS: Final = {
+    "sleeper": "echo up; exec sleep 1000",
+    "env": "echo PLAIN=$PLAIN HIDDEN=$HIDDEN",
+    "files": "touch /data/made && cat /run/secrets/key",
+    "crashes": "exit 3",
+    "code": "exit 5",
+}
+MODULES: Final[dict[str, Callable[[], bytes]]] = {
+    "sleeper": lambda: SLEEPER,
+    "env": lambda: program(ECHO, pages=2),
+    "files": lambda: opening(("made", 3, 1), ("key", 4, 0), then=READ),
+    "crashes": lambda: program("(call $exit (i32.const 3))"),
+    "code": lambda: program("(call $exit (i32.const 5))"),
+}
+
+
+@dataclass(slots=True)
+class Every:
+    """A node, and the runtime that its containers are to have."""
+
+    st: Stage
+    runtime: str
+
+    def does(self, name: str, what: str, **spec: Any) -> dict[str, Any]:
+        """A container that does one of the things above, as a process or as a module."""
+        if self.runtime == "wasm":
+            folder = self.st.files / f"artifact-{name}"
+            shutil.rmtree(folder, ignore_errors=True)
+            return module(name, artifact(self.st, name, MODULES[what]()), **spec)
+        return self.runs(name, SCRIPTS[what], **spec)
+
+    def runs(self, name: str, script: str, **spec: Any) -> dict[str, Any]:
+        """A container with a script."""
+        return self.st.container(name, script, sandbox="shared", **spec)
+
+    def log(self, name: str) -> str:
+        """What it has said."""
+        return self.st.node.cli("logs", name).stdout
+
+
+@pytest.fixture(scope="module", params=EVERY)
+def on(registry: Registry, request: pytest.FixtureRequest) -> Iterator[Every]:
+    """One node for each runtime."""
+    runtime: str = request.param
+    if (wanted := PROGRAMS.get(runtime)) and shutil.which(wanted) is None:
+        pytest.skip(f"{wanted} is not installed")
+    if runtime == "vm" and (why := why_not()):
+        pytest.skip(why)
+    with stage(registry) as made:
+        if runtime != "wasm":
+            box = {"network": {"mode": "none"}, "runtime": runtime}
+            made.must_apply(document("Sandbox", "shared", box), options=("--timeout", "60s"))
+        yield Every(made, runtime)
+
+
+def test_the_environment_and_what_a_secret_holds_arrive_and_are_logged(on: Every) -> None:
+    env = [
+        {"name": "PLAIN", "value": "seen"},
+        {"name": "HIDDEN", "valueFrom": {"secret": {"name": "word", "key": "key"}}},
+    ]
+    secret = document("Secret", "word", {"stringData": {"key": "hush"}})
+    on.st.must_apply(secret, on.does("env", "env", env=env, **NEVER))
+    assert on.st.exited("env")["exitCode"] == 0
+    said = on.log("env")
+    assert "PLAIN=seen" in said
+    assert "HIDDEN=hush" in said
+    on.st.delete("container/env", "secret/word")
+
+
+def test_a_volume_takes_a_file_and_a_secret_is_read(on: Every) -> None:
+    mounts = [{"path": "/data", "volume": "kept"}, {"path": "/run/secrets", "secret": "held"}]
+    on.st.must_apply(
+        document("Volume", "kept", {"retain": False}),
+        document("Secret", "held", {"stringData": {"key": "from a secret\n"}}),
+        on.does("files", "files", mounts=mounts, **NEVER),
+    )
+    assert on.st.exited("files")["exitCode"] == 0
+    assert "from a secret\n" in on.log("files")
+    assert (on.st.node.root / "volumes/kept/made").exists()
+    on.st.delete("container/files", "secret/held", "volume/kept")
+    assert not (on.st.node.root / "volumes/kept").exists()
+
+
+def test_its_exit_code_is_told_and_it_is_gone_when_deleted(on: Every) -> None:
+    on.st.must_apply(on.does("code", "code", **NEVER))
+    assert on.st.exited("code")["exitCode"] == 5
+    bundle = on.st.node.state / "bundles" / on.st.status("container/code")["snapshot"]
+    on.st.delete("container/code")
+    assert on.st.get("container/code") is None
+    eventually(lambda: not bundle.exists(), "its bundle is gone")
+    assert not (on.st.node.root / "logs/code").exists()
+
+
+def test_exec_passes_stdin_and_code(on: Every) -> None:
+    needs(on.runtime, "exec")
+    on.st.must_apply(on.does("execs", "sleeper"))
+    assert on.st.node.cli("exec", "-i", "execs", "--", "cat", stdin="through\n").stdout == "through\n"
+    assert on.st.node.cli("exec", "execs", "--", "sh", "-c", "exit 42").returncode == 42
+    on.st.delete("container/execs")
+
+
+def test_a_probe_decides_when_it_is_ready(on: Every) -> None:
+    needs(on.runtime, "probe")
+    asks = {"readiness": {"exec": ["test", "-e", "/tmp/go"], "every": "200ms", "timeout": "5s"}}
+    on.st.submit(on.does("probed", "sleeper", probes=asks))
+    eventually(lambda: on.st.condition("container/probed", "Ready").get("reason") == "NotReady", "it is not ready")
+    on.st.exec("probed", "touch /tmp/go")
+    eventually(lambda: on.st.condition("container/probed", "Ready").get("status") == "True", "it is ready")
+    on.st.delete("container/probed")
+
+
+def test_what_crashes_is_started_ever_more_slowly(on: Every) -> None:
+    on.st.submit(on.does("crashes", "crashes"))
+    told = lambda: on.st.condition("container/crashes", "Reconciling").get("reason") == "BackOff"  # noqa: E731
+    eventually(lambda: on.st.status("container/crashes").get("restarts", 0) >= 2 and told(), "a back-off")
+    status = on.st.status("container/crashes")
+    assert (status["state"], status["exitCode"]) == ("Waiting", 3)
+    assert status["nextRetryAt"]
+    on.st.delete("container/crashes")
+
+
+def test_who_takes_more_memory_than_it_was_given_is_killed_and_that_is_told(on: Every) -> None:
+    needs(on.runtime, "oom")
+    hungry = "tail /dev/zero"
+    on.st.must_apply(on.runs("hungry", hungry, resources={"memory": "16Mi"}, **NEVER))
+    status = on.st.exited("hungry")
+    assert (status["exitCode"], status["lastExit"]["reason"]) == (137, "OOMKilled")
+    on.st.delete("container/hungry")
+
+
+def test_who_ignores_the_signal_is_killed_when_the_grace_is_over(on: Every) -> None:
+    needs(on.runtime, "grace")
+    script = "trap 'echo ignored' TERM; echo up; while :; do sleep 0.1; done"
+    on.st.must_apply(on.runs("deaf", script, stop={"grace": "1s"}))
+    eventually(lambda: "up" in on.log("deaf"), "its trap is set")
+    with next((on.st.node.root / "logs/deaf").iterdir()).open() as log:
+        began = time.monotonic()
+        on.st.delete("container/deaf")
+        assert time.monotonic() - began >= 1.0
+        assert "ignored" in log.read()
+
+
+def test_containers_of_one_sandbox_talk_over_localhost(on: Every) -> None:
+    needs(on.runtime, "localhost")
+    serving = "echo hello >/tmp/index.html; exec httpd -f -p 127.0.0.1:8080 -h /tmp"
+    on.st.must_apply(on.runs("serves", serving), on.does("asks", "sleeper"))
+    ask = ("exec", "asks", "--", "wget", "-qO-", "http://127.0.0.1:8080/")
+    eventually(lambda: on.st.node.cli(*ask).stdout == "hello\n", "it answers")
+    on.st.delete("container/serves", "container/asks")
+
+
+def test_the_agent_is_killed_and_the_next_one_finds_the_workload_untouched(on: Every) -> None:
+    on.st.must_apply(on.does("stays", "sleeper"))
+    eventually(lambda: on.log("stays") == "up\n", "it is up")
+    pid, began = on.st.pid("stays"), on.st.status("container/stays")["startedAt"]
+    (agent,) = [one for one in on.st.node.running if one.poll() is None]
+    agent.kill()
+    agent.wait()
+    on.st.node.spawn("agent")
+    on.st.must_apply(on.does("after", "code", **NEVER))
+    assert on.st.exited("after")["exitCode"] == 5
+    status = on.st.status("container/stays")
+    assert (status["pid"], status["startedAt"], status.get("restarts", 0)) == (pid, began, 0)
+    assert on.log("stays") == "up\n"
+    on.st.delete("container/stays", "container/after")
+
+
+def test_the_table_speaks_of_every_runtime_and_of_nothing_that_no_test_asks_for() -> None:
+    asked = {"exec", "probe", "oom", "grace", "localhost"}
+    assert set(LACKS) == set(EVERY)
+    assert {what for lacking in LACKS.values() for what in lacking} <= asked
