@@ -19,12 +19,15 @@ from core.clock import Clock
 from core.errors import TimedOut
 from core.runtime.ports import Stats
 
-_V1_FILES: Final = (
+_Place = tuple[str, str]
+"""Where a value lies in OCI `linux.resources`."""
+_V1_SUM: Final = "memory.memsw.limit_in_bytes"
+_V1_FILES: Final[tuple[tuple[str, str, _Place], ...]] = (
     ("cpu", "cpu.cfs_period_us", ("cpu", "period")),
     ("cpu", "cpu.cfs_quota_us", ("cpu", "quota")),
     ("cpu", "cpu.shares", ("cpu", "shares")),
     ("memory", "memory.limit_in_bytes", ("memory", "limit")),
-    ("memory", "memory.memsw.limit_in_bytes", ("memory", "swap")),
+    ("memory", _V1_SUM, ("memory", "swap")),
     ("pids", "pids.max", ("pids", "limit")),
     ("cpuset", "cpuset.cpus", ("cpu", "cpus")),
     ("cpuset", "cpuset.mems", ("cpu", "mems")),
@@ -121,7 +124,7 @@ def limit(found: Hierarchies, group: str, resources: Mapping[str, Any]) -> None:
     if found.pure_v2 and found.v2 is not None:
         _limit_v2(found.v2, group, resources)
         return
-    for controller, file, (kind, name) in _V1_FILES:
+    for controller, file, (kind, name) in _v1_order(found, group, resources):
         value = resources.get(kind, {}).get(name)
         if value is None or controller not in found.v1:
             continue
@@ -132,6 +135,18 @@ def limit(found: Hierarchies, group: str, resources: Mapping[str, Any]) -> None:
         if "hugetlb" in found.v1:
             own = cgroups.make(found.v1["hugetlb"], group)
             (own / f"hugetlb.{pages['pageSize']}.limit_in_bytes").write_text(str(pages["limit"]))
+
+
+def _v1_order(found: Hierarchies, group: str, resources: Mapping[str, Any]) -> tuple[tuple[str, str, _Place], ...]:
+    """The files in the order in which they can be written: memory without swap is never above memory with it.
+
+    The kernel refuses otherwise (EINVAL), so what is to rise above the present sum has the sum raised first.
+    """
+    most = resources.get("memory", {}).get("limit")
+    both = cgroups.read_int(_v1(found, "memory", group.lstrip("/")) / _V1_SUM)
+    if most is None or both is None or 0 <= most <= both:
+        return _V1_FILES
+    return tuple(sorted(_V1_FILES, key=lambda one: one[1] != _V1_SUM))
 
 
 def _limit_v2(root: Path, group: str, resources: Mapping[str, Any]) -> None:

@@ -101,6 +101,12 @@ def test_a_memory_limit_changes_in_place(ground: GvisorGround) -> None:
     assert (exit.code, exit.oom) == (137, True)
 
 
+def test_a_memory_limit_is_raised_in_place(ground: GvisorGround) -> None:
+    shim = running(ground, "sleep", "1000", memory=64 << 20)
+    shim.update("one", {"memory": {"limit": 512 << 20, "swap": 512 << 20}})
+    assert shim.state("one").exit is None
+
+
 def test_the_gofer_outlives_the_engine_that_made_it(ground: GvisorGround) -> None:
     shim = running(ground)
     cgroups.end(ground.helpers, SystemClock())

@@ -1,7 +1,11 @@
 """Limits and counters, on folders that look like control groups."""
 
+import secrets
 from pathlib import Path
 
+import pytest
+
+from core import cgroups
 from core.cgroups import Hierarchies
 from core.runtime import limits
 from core.runtime.ports import Stats
@@ -39,6 +43,25 @@ def test_a_sandbox_in_version_one_gets_its_limits_in_each_hierarchy(tmp_path: Pa
     limits.limit(found, "/g/box", {"pids": {"limit": 5}, "memory": {"limit": 7, "swap": 7}, "cpu": {"shares": 2}})
     assert (tmp_path / "pids/g/box/pids.max").read_text() == "5"
     assert (tmp_path / "memory/g/box/memory.limit_in_bytes").read_text() == "7"
+
+
+@pytest.mark.root
+def test_a_limit_of_memory_in_version_one_is_raised_and_lowered_in_place() -> None:
+    found = cgroups.hierarchies()
+    if "memory" not in found.v1:
+        pytest.skip("memory is not limited by cgroup version 1 here")
+    group = f"/reconciler-limits-{secrets.token_hex(4)}"
+    folder = found.v1["memory"] / group.lstrip("/")
+    if not (found.v1["memory"] / "memory.memsw.limit_in_bytes").exists():
+        pytest.skip("swap is not accounted here")
+    try:
+        for size in (64 << 20, 256 << 20, 16 << 20, -1, 32 << 20):
+            limits.limit(found, group, {"memory": {"limit": size, "swap": size}})
+            for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"):
+                told = int((folder / name).read_text())
+                assert told == size if size > 0 else told > 1 << 60, (size, name)
+    finally:
+        folder.rmdir()
 
 
 def test_counters_of_version_two_are_read(tmp_path: Path) -> None:
