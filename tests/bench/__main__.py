@@ -1,6 +1,6 @@
 """`make bench`: prints one table, writes docs/benchmarks.json and .md and the README's table from the same data.
 
-`python -m tests.bench [SECTION…]` measures only some sections (pull, start, steady, resync), and writes nothing.
+`python -m tests.bench [SECTION…]` measures some sections (pull, start, steady, resync, runtimes) only, writes nothing.
 """
 
 import os
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.bench import pull, report, resync, start, steady
+from tests.bench import pull, report, resync, runtimes, start, steady
 from tests.bench.ground import folder, fresh_disk, machine_facts, missing, quiet_disk, run, say
 from tests.bench.report import Report, Row
 from tests.registry import Registry, image_layouts, missing_tools
@@ -62,6 +62,7 @@ def measure(place: Path, disk: Path, words: Sequence[str]) -> list[Row]:
             "start": lambda: start.measure(disk, ref, small),
             "steady": lambda: steady.measure(disk, ref),
             "resync": lambda: resync.measure(disk, ref),
+            "runtimes": lambda: runtimes.measure(disk, ref, registry),
         }
         if unknown := set(words) - set(sections):
             raise SystemExit(f"no such section: {', '.join(sorted(unknown))}; there are: {', '.join(sections)}")
