@@ -25,6 +25,7 @@ LACKS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "oom": "memory.grow beyond the limit is refused, so a module is never killed for it",
             "grace": "WASI has no signals, so a module cannot ignore one",
             "localhost": "a module has no network",
+            "ports": "a module has no network",
         },
     }
 )

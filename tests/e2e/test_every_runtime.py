@@ -7,9 +7,12 @@ left when all is deleted is looked for when a runtime's node ends.
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -19,7 +22,7 @@ from tests.conformance.shim_vm_ground import why_not
 from tests.conformance.shim_wasm_ground import program
 from tests.e2e.test_wasm import ECHO, READ, SLEEPER, artifact, module, opening
 from tests.e2e.workloads import Stage, document, eventually, stage
-from tests.registry import Registry
+from tests.registry import Registry, free_port
 
 pytestmark = pytest.mark.root
 
@@ -176,6 +179,21 @@ def test_containers_of_one_sandbox_talk_over_localhost(on: Every) -> None:
     on.st.delete("container/serves", "container/asks")
 
 
+@pytest.mark.skipif(not Path("/usr/lib/cni/bridge").exists(), reason="containernetworking-plugins is not installed")
+def test_a_port_of_the_node_leads_to_the_container(on: Every) -> None:
+    needs(on.runtime, "ports")
+    port = free_port()
+    mapped = {"host": port, "container": 80, "hostIP": "127.0.0.1"}
+    box = document("Sandbox", "shop", {"runtime": on.runtime, "network": {"ports": [mapped]}})
+    page = "mkdir -p /tmp/www; echo hello >/tmp/www/index.html; exec httpd -f -p 80 -h /tmp/www"
+    on.st.must_apply(box, on.st.container("web", page, sandbox="shop"), options=("--timeout", "60s"))
+    curl = ["curl", "--silent", "--max-time", "2", f"http://127.0.0.1:{port}/"]
+    ask = partial(subprocess.run, curl, capture_output=True, check=False)
+    eventually(lambda: ask().stdout == b"hello\n", "the page from the node")
+    on.st.delete("container/web", "sandbox/shop")
+    assert ask().returncode != 0
+
+
 def test_the_agent_is_killed_and_the_next_one_finds_the_workload_untouched(on: Every) -> None:
     on.st.must_apply(on.does("stays", "sleeper"))
     eventually(lambda: on.log("stays") == "up\n", "it is up")
@@ -193,6 +211,6 @@ def test_the_agent_is_killed_and_the_next_one_finds_the_workload_untouched(on: E
 
 
 def test_the_table_speaks_of_every_runtime_and_of_nothing_that_no_test_asks_for() -> None:
-    asked = {"exec", "probe", "oom", "grace", "localhost"}
+    asked = {"exec", "probe", "oom", "grace", "localhost", "ports"}
     assert set(LACKS) == set(EVERY)
     assert {what for lacking in LACKS.values() for what in lacking} <= asked
