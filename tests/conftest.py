@@ -42,8 +42,10 @@ def figure(request: pytest.FixtureRequest) -> Figure:
     return Figures(request.node.nodeid.partition("[")[0], Path(folder) if folder else None)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Unmounts what a killed run left in pytest's own folder, which pytest would fail to remove."""
+    if config.getoption("basetemp"):  # the folder is another, and who works in pytest's own goes on there
+        return
     folder = f"{tempfile.gettempdir()}/pytest-of-"
     for mount in reversed(leftovers.all_mounts()):
         if mount.target.startswith(folder):

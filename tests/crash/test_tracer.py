@@ -25,9 +25,11 @@ for name in "abc":
     thread.join()
 """
 HELPER = """
-import subprocess, sys
-helper = subprocess.Popen(["/bin/sleep", "0.2"])
-status = open(f"/proc/{helper.pid}/status").read()
+import subprocess, sys, time
+helper = subprocess.Popen(["/bin/sleep", "1"])
+until = time.monotonic() + 0.8
+while "TracerPid:\\t0\\n" not in (status := open(f"/proc/{helper.pid}/status").read()) and time.monotonic() < until:
+    pass
 print("traced by", status.split("TracerPid:")[1].split()[0], helper.wait(), flush=True)
 """
 
