@@ -18,7 +18,7 @@ LACKS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "runc": {},
         "runc-v2": {},
         "vm": {},
-        "gvisor": {"localhost": "each container has a gVisor kernel of its own, and they do not meet on localhost"},
+        "gvisor": {"localhost": "two gVisor containers of a sandbox do not reach each other over localhost yet"},
         "wasm": {
             "exec": _MODULE,
             "probe": _MODULE,
