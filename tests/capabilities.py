@@ -18,7 +18,7 @@ LACKS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "runc": {},
         "runc-v2": {},
         "vm": {},
-        "gvisor": {"localhost": "two gVisor containers of a sandbox do not reach each other over localhost yet"},
+        "gvisor": {},
         "wasm": {
             "exec": _MODULE,
             "probe": _MODULE,
