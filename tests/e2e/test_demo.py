@@ -127,5 +127,7 @@ def test_without_root_the_demo_shows_what_works_and_says_what_is_missing() -> No
     command = [*AS_NOBODY, *READING, DEMO]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert_in_order(done.stdout, ("not root", "missing  user", "Plan ", "7 create", "The demo is over"))
+    assert_in_order(
+        done.stdout, ("not root", "missing  user", "hello from a module", "Plan ", "7 create", "The demo is over")
+    )
     assert "Traceback" not in done.stdout + done.stderr
