@@ -146,8 +146,8 @@ class Engine:
         self._stories.goes_on(obj, look)
         if any(_is_slow(action, obj) for action in todo):
             self._settle(obj, controller, facts, plan, RetryAfter("Progressing", f"{todo[0].phase}"))
-        self._perform(obj, todo)
-        self._convergence.performed(key, step, self._clock.monotonic())
+        if self._perform(obj, todo):  # what failed has its own back-off, and is no sign that somebody undoes it
+            self._convergence.performed(key, step, self._clock.monotonic())
         if (after := self.store.get(key)) is not None:
             self.index.update(after)
         self.queue.add(key)
@@ -189,21 +189,23 @@ class Engine:
         self._faults.pop(key, None)
         self._convergence.settled(key)
 
-    def _perform(self, obj: Object, todo: tuple[Action, ...]) -> None:
+    def _perform(self, obj: Object, todo: tuple[Action, ...]) -> bool:
+        """Whether nothing failed."""
         inputs = self._inputs(obj)
         for action in todo:
             try:
                 self._act(obj, action)
             except AgentError as error:
                 self._failure(obj, inputs, action.phase, repr(action), error)
-                return
+                return False
             except OSError as error:
                 self._failure(obj, inputs, action.phase, repr(action), from_os_error(error, action.phase))
-                return
+                return False
             self._wake_touched(action)
             fault = self._faults.get(obj.key)
             if fault is not None and fault.phase == action.phase:
                 del self._faults[obj.key]
+        return True
 
     def _act(self, obj: Object, action: Action) -> None:
         began, error = self._clock.monotonic(), {}

@@ -93,8 +93,8 @@ def test_what_was_taken_off_the_network_by_hand_is_attached_again(st: Stage) -> 
             file.unlink()
     subprocess.run(["nsenter", f"--net=/proc/{st.pid('inside')}/ns/net", "ip", "link", "del", "eth0"], check=True)
     st.must_apply(sandbox("torn"))
-    assert "eth0" in st.exec("inside", "ls /sys/class/net")
-    assert st.status("sandbox/torn")["ip"] in leases(st)
+    eventually(lambda: "eth0" in st.exec("inside", "ls /sys/class/net"), "its interface")
+    eventually(lambda: st.status("sandbox/torn")["ip"] in leases(st), "its new address in its status")
 
 
 def test_a_port_that_is_taken_is_told_and_holds_nobody_else_up(st: Stage) -> None:
