@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -63,6 +63,12 @@ def running(ground: Ground, *args: str, id: str = "one", **wanted: object) -> Sh
     ground.shim.create(id)
     ground.shim.start(id)
     return ground.shim
+
+
+def leave_out(request: pytest.FixtureRequest, lacks: Mapping[str, str]) -> None:
+    """Skip a test of the suite that the driver's table names, with the reason that stands there."""
+    if (why := lacks.get(request.node.name.partition("[")[0])) is not None:
+        pytest.skip(why)
 
 
 class ShimContract:

@@ -17,7 +17,7 @@ from core.errors import NotFound
 from core.process import Launcher
 from core.runtime.gvisor import GvisorShim
 from core.runtime.ports import ExecSpec
-from tests.conformance.shim_contract import ShimContract, eventually, running
+from tests.conformance.shim_contract import ShimContract, eventually, leave_out, running
 from tests.conformance.shim_ground import OciGround, make_root, skip_unless_possible
 
 pytestmark = pytest.mark.root
@@ -59,8 +59,7 @@ def ground(tmp_path: Path, root: Path) -> Iterator[GvisorGround]:
 @pytest.fixture(autouse=True)
 def lacking(request: pytest.FixtureRequest) -> None:
     """Leave out what the table names."""
-    if (name := request.node.name.partition("[")[0]) in LACKS:
-        pytest.skip(LACKS[name])
+    leave_out(request, LACKS)
 
 
 class TestGvisorUnderConmon(ShimContract):

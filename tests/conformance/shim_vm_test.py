@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from core.runtime.ports import TaskPhase
-from tests.conformance.shim_contract import ShimContract, eventually, running
+from tests.conformance.shim_contract import ShimContract, eventually, leave_out, running
 from tests.conformance.shim_vm_ground import VmGround, why_not
 
 LACKS: Final[Mapping[str, str]] = {
@@ -41,9 +41,7 @@ def ground(machine: VmGround) -> Iterator[VmGround]:
 @pytest.fixture(autouse=True)
 def lacking(request: pytest.FixtureRequest) -> None:
     """Leave out what the table names."""
-    name = request.node.name.partition("[")[0]
-    if name in LACKS:
-        pytest.skip(LACKS[name])
+    leave_out(request, LACKS)
 
 
 class TestTasksInAMachine(ShimContract):

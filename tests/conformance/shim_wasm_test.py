@@ -10,7 +10,7 @@ import pytest
 
 from core.errors import Unsupported
 from core.runtime.ports import ExecSpec
-from tests.conformance.shim_contract import ShimContract, running
+from tests.conformance.shim_contract import ShimContract, leave_out, running
 from tests.conformance.shim_wasm_ground import WasmGround
 
 LACKS: Final[Mapping[str, str]] = {
@@ -36,9 +36,7 @@ def ground(tmp_path: Path) -> Iterator[WasmGround]:
 @pytest.fixture(autouse=True)
 def lacking(request: pytest.FixtureRequest) -> None:
     """Leave out what the table names."""
-    name = request.node.name.partition("[")[0]
-    if name in LACKS:
-        pytest.skip(LACKS[name])
+    leave_out(request, LACKS)
 
 
 class TestModulesUnderTheirMonitor(ShimContract):

@@ -25,6 +25,7 @@ from core.proc import ProcessId
 from core.process import Launcher, Result
 from core.runtime import limits, placing
 from core.runtime.bundle import Bundle, Bundles, Made, Record
+from core.runtime.further import Sink, Wanted, writer
 from core.runtime.joining import joined
 from core.runtime.monitored import MonitoredTasks, telling
 from core.runtime.observing import Eyes
@@ -188,14 +189,14 @@ class ShimV2(MonitoredTasks):
 
     def exec(self, id: str, process: ExecSpec) -> int:
         """By the shim, on the caller's own stdio; `user` is `uid[:gid[,gid…]]` in numbers."""
-        wanted = execs.Wanted(id, self._joined(id, process), _writer(1), _writer(2), process.stdin or process.tty)
+        wanted = Wanted(id, self._joined(id, process), writer(1), writer(2), process.stdin or process.tty)
         with self._talking(id) as task:
             return execs.run(task, self.bundles.path(id), wanted, self._clock)
 
     def ask(self, id: str, args: Sequence[str], timeout: float) -> tuple[int, str]:
         """By the shim, with bounded output; what goes on inside when the time is over is killed too."""
         out, err = bytearray(), bytearray()
-        wanted = execs.Wanted(id, self._joined(id, ExecSpec(args)), _keeper(out), _keeper(err), timeout=timeout)
+        wanted = Wanted(id, self._joined(id, ExecSpec(args)), _keeper(out), _keeper(err), timeout=timeout)
         with self._talking(id) as task:
             code = execs.run(task, self.bundles.path(id), wanted, self._clock)
         return code, Result(code, bytes(out), bytes(err)).complaint() if out or err else ""
@@ -282,15 +283,7 @@ class ShimV2(MonitoredTasks):
         fsio.remove_tree(self._eyes.runtime_root / id)
 
 
-def _writer(fd: int) -> execs.Sink:
-    def write(data: bytes) -> None:
-        while data:
-            data = data[os.write(fd, data) :]
-
-    return write
-
-
-def _keeper(kept: bytearray) -> execs.Sink:
+def _keeper(kept: bytearray) -> Sink:
     def keep(data: bytes) -> None:
         kept.extend(data[: _MOST_SAID - len(kept)])
 

@@ -12,7 +12,7 @@ import secrets
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import field
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, Final
 from core import fsio
 from core.clock import Clock
 from core.errors import AgentError, TimedOut
+from core.runtime.further import Wanted
 from core.runtime.raw_terminal import STDIN, raw
 from core.runtime.shimv2.messages import METHODS
 from core.runtime.shimv2.service import CALL_SECONDS, TaskService, packed
@@ -30,20 +31,6 @@ from core.values import dataclass
 _READ: Final = 1 << 16
 _DRAIN_SECONDS: Final = 1.0
 _AFTER_SECONDS: Final = 10.0
-
-Sink = Callable[[bytes], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to run: an OCI `process`; where its output goes; whether the caller's stdin and terminal are its own."""
-
-    id: str
-    process: dict[str, Any]
-    out: Sink
-    err: Sink
-    stdin: bool = False
-    timeout: float | None = None
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from core.proc import ProcessId
 from core.process import Launcher, Result
 from core.runtime import rootfs
 from core.runtime.bundle import Bundle, Bundles, Made
+from core.runtime.further import Wanted, writer
 from core.runtime.joining import joined
 from core.runtime.monitored import ALIVE, MonitoredTasks, telling
 from core.runtime.observing import Eyes
@@ -147,10 +148,13 @@ class VmShim(MonitoredTasks):
         }
 
     def _configure(self, link: Link, sandbox: str) -> None:
-        """Give the guest its name, its card's address and, each time, the files of the sandbox."""
+        """Give the guest its name and its card's address, once."""
+        if link.call("status").get("network"):
+            return
         state = self._sandboxer.status(sandbox)
         netns = Path(state.namespaces["network"])
         hostname = Path(state.files["/etc/hostname"]).read_text().strip()
+        # Once more, for an engine that was killed between attaching the network and starting the sandbox.
         joining.join(netns, self._sandboxer.folder(sandbox) / "joined", self._launcher)
         link.call("network", hostname=hostname, interfaces=joining.described(netns, self._launcher))
 
@@ -212,7 +216,7 @@ class VmShim(MonitoredTasks):
 
     def exec(self, id: str, process: ExecSpec) -> int:
         """In the guest, on the caller's own stdio; `user` is `uid[:gid[,gid…]]` in numbers."""
-        wanted = execs.Wanted(id, self._joined(id, process), _writer(1), _writer(2), process.stdin or process.tty)
+        wanted = Wanted(id, self._joined(id, process), writer(1), writer(2), process.stdin or process.tty)
         with self._talking(self._living(id).sandbox) as link:
             return execs.run(link, wanted, self._clock)
 
@@ -223,7 +227,7 @@ class VmShim(MonitoredTasks):
         def keep(data: bytes) -> None:
             said.extend(data[: _MOST_SAID - len(said)])
 
-        wanted = execs.Wanted(id, self._joined(id, ExecSpec(args)), keep, keep, timeout=timeout)
+        wanted = Wanted(id, self._joined(id, ExecSpec(args)), keep, keep, timeout=timeout)
         with self._talking(self._living(id).sandbox) as link:
             code = execs.run(link, wanted, self._clock)
         return code, Result(code, b"", bytes(said)).complaint() if said else ""
@@ -336,11 +340,3 @@ def _carry(link: Link, source: Path, place: str) -> None:
     link.call("put", path=place, folder=True, mode=stat.S_IMODE(seen.st_mode), uid=owner[0], gid=owner[1], data="")
     for one in sorted(source.iterdir()):
         _carry(link, one, f"{place}/{one.name}")
-
-
-def _writer(fd: int) -> execs.Sink:
-    def write(data: bytes) -> None:
-        while data:
-            data = data[os.write(fd, data) :]
-
-    return write

@@ -5,33 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from core.clock import Clock
 from core.errors import AgentError, TimedOut
+from core.runtime.further import Wanted
 from core.runtime.raw_terminal import STDIN, raw
 from core.runtime.vm.frames import WINDOW, Frame, Kind
 from core.runtime.vm.link import CALL_SECONDS, Link
-from core.values import dataclass
 
-Sink = Callable[[bytes], object]
 _IN: Final = 1
 _OUT: Final = 2
 _ERR: Final = 3
 _CHUNK: Final = 32 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What to run in task `id`: an OCI `process`; where its output goes; whether our stdin is its own."""
-
-    id: str
-    process: dict[str, Any]
-    out: Sink
-    err: Sink
-    stdin: bool = False
-    timeout: float | None = None
 
 
 class _Running:

@@ -6,7 +6,7 @@ import base64
 import contextlib
 import select
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from core.errors import (
 )
 from core.runtime.conmon import complaint
 from core.runtime.vm.frames import Decoder, Frame, Kind, Nonsense, encode, more, said
-from core.runtime.vm.monitor import ENDED, SOCKET
+from core.runtime.vm.machine import ENDED, SOCKET
 
 CALL_SECONDS: Final = 30.0
 _CLASSES: Final[Mapping[str, type[AgentError]]] = {
@@ -143,6 +143,3 @@ def ended(folder: Path) -> str:
     """Why a machine has ended, with the last lines of its console; "" when nothing is known."""
     data = fsio.read_if_there(folder / ENDED, 64 << 10)
     return "" if data is None else "; ".join(data.decode("utf-8", "replace").split("\n")).strip("; ")
-
-
-Sink = Callable[[bytes], object]

@@ -16,6 +16,9 @@ _ACCELERATORS: Final = {"tcg": "tcg,tb-size=64"}
 """Left alone, TCG takes a gigabyte for translated code."""
 TAG: Final = "reconciler"
 """The virtiofs tag of the one folder that host and guest share."""
+SOCKET: Final = "control"
+ENDED: Final = "ended"
+"""In a machine's folder: where its monitor is asked, and what it wrote when the machine had ended."""
 CPUS: Final = 1
 MEMORY: Final = 256 << 20
 OVERHEAD: Final = 192 << 20

@@ -23,13 +23,11 @@ from typing import Any, Final
 from core.clock import SystemClock
 from core.runtime.vm.carried import Carried
 from core.runtime.vm.frames import VERSION, Frame, Kind, Nonsense
-from core.runtime.vm.machine import Doors, Machine, command
+from core.runtime.vm.machine import ENDED, SOCKET, Doors, Machine, command
 from core.runtime.vm.peers import Peer
 from core.runtime.vm.qmp import Qmp
 from core.runtime.vm.switchboard import Client, Switchboard
 
-SOCKET: Final = "control"
-ENDED: Final = "ended"
 MISSES: Final = 3
 OFF_SECONDS: Final = 3.0
 _CONSOLE: Final = 16 << 10

@@ -277,9 +277,9 @@ class Switchboard:
         client.done(call, {"there": task is not None})
 
     def _status(self, client: Client, call: int, body: dict[str, Any]) -> None:
-        client.done(
-            call, {"booted": self.booted, "tasks": sorted(self._carried.tasks), "plugged": sorted(self._plugged)}
-        )
+        tasks, disks = sorted(self._carried.tasks), sorted(self._plugged)
+        seen = {"booted": self.booted, "network": self._network, "tasks": tasks, "plugged": disks}
+        client.done(call, seen)
 
     def _off(self, client: Client, call: int, body: dict[str, Any]) -> None:
         self.off = True
