@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import resource
@@ -15,6 +16,7 @@ from core import cgroups, fsio, proc
 from core.clock import Clock
 from core.content.scrub import Scrubber
 from core.content.store import ContentStore
+from core.errors import AgentError
 from core.network.cni import Cni
 from core.network.own import Bridge
 from core.process import Launcher
@@ -158,8 +160,7 @@ def _assemble(
     home: CgroupHome,
     coming: _Coming,
 ) -> Life:
-    lanes = WorkQueue(clock, options.scope.accepts), WorkQueue(clock, options.scope.accepts, "slow")
-    queue = Lanes(*lanes, (Kind.IMAGE, Kind.SOURCE), clock)
+    lanes, queue = _lanes(store, clock, options)
     telling.watch(store, queue, paths.root)
     exits = Exits(queue.add, node.boot)
     checks = HealthChecks(asker(node.runtimes, node.boot), queue.add, clock)
@@ -209,6 +210,18 @@ def _assemble(
     return Life(
         engine, eyes, home, exits, checks, watcher, workers, sweeps, regularly, requests, timetable, parts.take_up
     )
+
+
+def _lanes(store: ObjectStore, clock: Clock, options: Options) -> tuple[tuple[WorkQueue, WorkQueue], Lanes]:
+    def rested() -> None:
+        """Have who waits for us see at once that all is done, not only when statuses are written anyway."""
+        if queue.idle():
+            with contextlib.suppress(AgentError):  # a full disk: the statuses stay in the buffer, and come later
+                store.flush(rest=True)
+
+    quick, slow = (WorkQueue(clock, options.scope.accepts, lane, rested) for lane in ("quick", "slow"))
+    queue = Lanes(quick, slow, (Kind.IMAGE, Kind.SOURCE), clock)
+    return (quick, slow), queue
 
 
 def _sweeps(paths: Paths, node: Node, tasks: TaskHands, sources: SourceHands) -> tuple[Callable[[], object], ...]:

@@ -51,7 +51,8 @@ Configured = Callable[[], "Config"]
 _TICK: Final = 0.1
 _PAUSE: Final = 0.02
 _CALM: Final = 0.35
-"""Seconds for which all must have been settled before a waiter believes it: statuses of others come 250 ms late."""
+"""Seconds for which all must have been settled before a waiter believes it, where the engine goes on with other things:
+statuses of others come 250 ms late."""
 
 
 def open_store(paths: Paths, *, create: bool, engine: bool = False) -> ObjectStore | None:
@@ -147,26 +148,27 @@ def converge(
                 return judge(store, keys, supervised=False, timed_out=clock.monotonic() >= deadline)
         holder = lock.holder()
         supervised = holder is not None and holder.role is Role.AGENT
+        version = store.version()
         verdict = judge(store, keys, supervised=supervised, timed_out=clock.monotonic() >= deadline)
-        if calm.believes(verdict) or verdict.timed_out:
+        if calm.believes(verdict, rested=store.rested() == version) or verdict.timed_out:
             return verdict
         tick()
-        store.wait(store.version(), _TICK)
+        store.wait(version, _TICK)
 
 
 class Calm:
-    """Believes a waiter's verdict once it has been finished for a while."""
+    """Believes a waiter's verdict at once when the engine has nothing left to do, else when it has held for a while."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._since: float | None = None
 
-    def believes(self, verdict: Verdict) -> bool:
-        """Whether nothing was pending for long enough."""
+    def believes(self, verdict: Verdict, *, rested: bool) -> bool:
+        """Whether nothing is pending, and the engine `rested` at the version that was judged, or it is so for long."""
         now = self._clock.monotonic()
-        if not verdict.finished:
+        if not verdict.finished or rested:
             self._since = None
-            return False
+            return verdict.finished
         self._since = now if self._since is None else self._since
         return now - self._since >= _CALM
 

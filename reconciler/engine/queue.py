@@ -50,10 +50,17 @@ def _everything(_: Key) -> bool:
 class WorkQueue:
     """First in, first out, any number of threads. `accepts` says which keys may enter (a one-shot's scope).
 
-    `lane` is what telemetry calls it.
+    `lane` is what telemetry calls it. `rested` is called by whoever gives back the last key.
     """
 
-    def __init__(self, clock: Clock, accepts: Callable[[Key], bool] = _everything, lane: str = "quick") -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        accepts: Callable[[Key], bool] = _everything,
+        lane: str = "quick",
+        rested: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._rested = rested
         self._clock = clock
         self._lane = lane
         self._since: dict[Key, float] = {}
@@ -102,8 +109,11 @@ class WorkQueue:
             if before not in ON_DONE:
                 raise IllegalMove(f"{key} is {before.name}: nobody works on it")
             self._move(key, ON_DONE[before])
-            if not self._slots:
+            rests = not self._slots
+            if rests:
                 self._calm.notify_all()
+        if rests:
+            self._rested()
 
     def idle(self) -> bool:
         """Whether no key is queued or worked on, and no delay is over; keys due later do not count."""

@@ -31,6 +31,7 @@ class MemoryStore:
         self._version = 0
         self._floor = 0
         self._event_id = 0
+        self._rested = 0
 
     def get(self, key: Key) -> Object | None:
         """The object; None when there is none."""
@@ -109,8 +110,14 @@ class MemoryStore:
         with self._lock:
             return [event for event in self._events.values() if event.id > since]
 
-    def flush(self) -> None:
+    def flush(self, *, rest: bool = False) -> None:
         """Nothing waits."""
+        if rest:
+            self._rested = self._version
+
+    def rested(self) -> int:
+        """The version at which the engine last had nothing left to do."""
+        return self._rested
 
     def version(self) -> int:
         """The newest version."""

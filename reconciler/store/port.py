@@ -133,8 +133,11 @@ class ObjectStore(Protocol):
     def events(self, since: int = 0) -> Sequence[Event]:
         """The events with an id over `since`, oldest first (a repeated event gets a new id)."""
 
-    def flush(self) -> None:
-        """Write what is buffered."""
+    def flush(self, *, rest: bool = False) -> None:
+        """Write what is buffered; with `rest`, and if there is anything, that nothing is left to do after it."""
+
+    def rested(self) -> int:
+        """The version at which the engine last had nothing left to do; 0 when that was never said."""
 
     def version(self) -> int:
         """The newest version."""

@@ -28,6 +28,7 @@ from reconciler.store.sqlite_connections import Connections, make_store
 
 FLUSH_SECONDS: Final = 0.25
 POLL_SECONDS: Final = 0.05
+_RESTED: Final = "rested"
 
 
 def open_store(path: Path, *, create: bool, clock: Clock | None = None, upgrade: bool = True) -> SqliteStore | None:
@@ -185,8 +186,8 @@ class SqliteStore:
         with self._connections.reading() as connection:
             return tables.events(connection, since)
 
-    def flush(self) -> None:
-        """Write what is buffered, without a sync of its own."""
+    def flush(self, *, rest: bool = False) -> None:
+        """Write what is buffered, without a sync of its own; with `rest`, that nothing is left to do after it."""
         shared = self._shared
         if not shared.buffer:
             return
@@ -196,8 +197,14 @@ class SqliteStore:
             with self._connections.writing(durable=False) as connection:
                 tables.write_statuses(connection, batch.statuses)
                 tables.write_events(connection, batch.events.values())
+                if rest:
+                    tables.set_meta(connection, _RESTED, str(tables.version(connection)))
             with shared.lock:
                 shared.buffer.written(batch)
+
+    def rested(self) -> int:
+        """The version at which the engine last had nothing left to do; 0 when that was never said."""
+        return int(self.meta(_RESTED) or 0)
 
     def _wake_flusher(self) -> None:
         shared = self._shared

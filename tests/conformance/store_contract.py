@@ -204,6 +204,15 @@ class StoreContract:
         self.store.flush()
         assert self.store.get(WEB) == after
 
+    def test_rest_is_said_of_the_version_that_the_last_status_made(self) -> None:
+        assert self.store.rested() == 0
+        obj = self.create()
+        self.store.set_status(WEB, obj.uid, {"n": 1})
+        self.store.flush(rest=True)
+        assert self.store.rested() == self.store.version()
+        self.create(DB)
+        assert self.store.rested() < self.store.version()
+
     def test_a_status_is_a_change_once_it_is_flushed(self) -> None:
         obj = self.create()
         self.create(DB)

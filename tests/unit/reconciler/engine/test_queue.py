@@ -95,6 +95,22 @@ def test_a_delayed_key_comes_out_when_it_is_due_and_not_before() -> None:
     assert queue.next_due() is None
 
 
+def test_who_gives_back_the_last_key_says_that_nothing_is_left() -> None:
+    said: list[int] = []
+    queue = WorkQueue(VirtualClock(), rested=lambda: said.append(queue.idle()))
+    queue.add(A)
+    queue.add(B)
+    for one in (A, B):
+        assert queue.take(0) == one
+    queue.done(A)
+    assert said == []
+    queue.add(B)
+    queue.done(B)
+    assert said == []
+    assert drain(queue) == [B]
+    assert said == [True]
+
+
 @pytest.mark.parametrize(("first", "second"), [(3, 9), (9, 3)])
 def test_of_two_delays_the_earlier_one_counts(first: float, second: float) -> None:
     clock = VirtualClock()
