@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +26,12 @@ from tests.bench.ground import (
 )
 from tests.bench.peers import containerd
 from tests.bench.report import Row
-from tests.conformance.shim_wasm_ground import FOREVER, program
+from tests.conformance.shim_wasm_ground import FOREVER
+from tests.conformance.shim_wasm_ground import program as module_program
 from tests.conftest import Node
 from tests.e2e.test_wasm import layout
 from tests.registry import Registry
+from tests.runtimes import program
 
 RUNTIMES: Final = ("runc", "crun", "gvisor", "runc-v2", "vm", "wasm")
 ROUNDS: Final = 3
@@ -42,7 +44,7 @@ HOW: Final = "One Container that says a word and sleeps (network none), image he
 
 def measure(folder: Path, ref: str, registry: Registry) -> list[Row]:
     """Three rows a runtime; a runtime that cannot run here says why."""
-    say = program(f"(call $say (i32.const 1024) (i32.const 3)) {FOREVER}", "up\n")
+    say = module_program(f"(call $say (i32.const 1024) (i32.const 3)) {FOREVER}", "up\n")
     config = json.dumps({"architecture": "wasm", "os": "wasip1"}).encode()
     made = layout(folder / "module", (config, "application/vnd.wasm.config.v0+json"), (say, "application/wasm"))
     module = registry.push(made, "up:latest")
@@ -58,7 +60,7 @@ def _rows(folder: Path, runtime: str, ref: str, module: str, theirs: tuple[float
     try:
         seen = _measured(folder, runtime, ref, module)
     except Broken as error:
-        reason = str(error).strip().splitlines()[-1][:160]
+        reason = next((line for line in str(error).splitlines() if line.startswith("error:")), str(error).strip())[:160]
         yield from (
             Row(what, skipped=reason, goal=goal if what == first else None) for what in (running, first, memory)
         )
@@ -72,7 +74,7 @@ def _rows(folder: Path, runtime: str, ref: str, module: str, theirs: tuple[float
 
 def _measured(folder: Path, runtime: str, ref: str, module: str) -> list[tuple[float, float, float]]:
     """Seconds to Running, seconds to the first line, megabytes; round by round. Raises `Broken`."""
-    with fresh_node(folder) as node:
+    with fresh_node(folder) as node, _configured(node, runtime):
         if runtime != "wasm":
             apply(node, [image("busybox", ref)], "image")
         agent = start_agent(node)
@@ -80,6 +82,22 @@ def _measured(folder: Path, runtime: str, ref: str, module: str) -> list[tuple[f
         run(node.arguments("apply", "--timeout", "30s", "-f", write(node, [_container("warm", runtime, what)], "warm")))
         run(node.arguments("delete", "container/warm"))
         return [_round(node, agent, runtime, what) for _ in range(ROUNDS)]
+
+
+@contextmanager
+def _configured(node: Node, runtime: str) -> Iterator[None]:
+    """crun by the program that this machine needs for it, for all commands inside the block."""
+    if runtime != "crun" or missing("crun"):
+        yield
+        return
+    config = {"version": 2, "runtimes": {"crun": {"path": program("crun", node.place.folder / "runtimes")}}}
+    file = node.place.folder / "config.yaml"
+    file.write_text(json.dumps(config))
+    os.environ["RECONCILER_CONFIG"] = str(file)
+    try:
+        yield
+    finally:
+        del os.environ["RECONCILER_CONFIG"]
 
 
 def _round(node: Node, agent: int, runtime: str, what: str) -> tuple[float, float, float]:
