@@ -90,7 +90,7 @@ def parse(text: bytes, name: str) -> dict[str, Any]:
     except ValueError as error:
         raise Invalid(f"{name}: not JSON: {error}") from None
     if not isinstance(profile, dict) or not str(profile.get("defaultAction", "")).startswith("SCMP_ACT_"):
-        raise Invalid(f"{name}: not a seccomp profile", advice="It is a JSON object with `defaultAction: SCMP_ACT_…`.")
+        raise Invalid(f"{name}: not a seccomp profile", advice="Write a JSON object with `defaultAction: SCMP_ACT_…`.")
     if unknown := sorted(set(profile) - _KEYS):
         raise Invalid(
             f"{name}: unknown keys {', '.join(unknown)}",

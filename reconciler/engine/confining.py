@@ -25,6 +25,8 @@ def seccomp_profile(security: Security) -> Mapping[str, Any] | None:
     """The profile that a manifest names by its path; None: it names none. Raises `NotFound`, `Invalid`."""
     if not security.seccomp_file or security.privileged:
         return None
+    if (carried := security.carried_seccomp) is not None:
+        return seccomp.parse(carried, f"seccomp profile {security.seccomp_file}")
     path = Path(security.seccomp_file)
     try:
         with open(path, "rb") as source:

@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import Any, Final
 
+from core.errors import Invalid
 from core.values import dataclass
 from reconciler.model.identity import API_VERSION, WRITTEN_BY_PEOPLE, Key, Kind, checked_name
-from reconciler.model.kinds.checking import check_metadata, check_spec, unknown_key
+from reconciler.model.kinds.checking import CARRIED, check_metadata, check_spec, unknown_key
 from reconciler.model.kinds.later import LATER_KINDS, MADE_BY_THE_AGENT
+from reconciler.model.kinds.security import DEFAULT, is_beside
 from reconciler.model.objects import Origin
-from reconciler.model.problems import Problem, excerpt, mappings_in, quoted, shown
+from reconciler.model.problems import Problem, excerpt, mapping_at, mappings_in, quoted, shown
 from reconciler.sources.faults import Fault
 from reconciler.sources.files import ManifestFile, Unreadable, path_beside, read_beside
 from reconciler.sources.nodes import Document, Mark, Node, Path
@@ -182,10 +184,12 @@ class _Steps:
             self._spec(kind, spec)
 
     def _spec(self, kind: Kind, spec: Mapping[str, Any]) -> None:
-        for i, mount in mappings_in(spec, "mounts"):
-            if "fileContent" in mount:
-                path: Path = ("spec", "mounts", i, "fileContent")
-                self._problem(Problem(path, "is written by the agent", "give the content by file: PATH", at_key=True))
+        places: list[tuple[Path, Mapping[str, Any]]] = [(("security",), mapping_at(spec, "security"))]
+        places += [(("mounts", i), mount) for i, mount in mappings_in(spec, "mounts")]
+        for place, value in places:
+            for name in CARRIED.keys() & value.keys():
+                problem = Problem(("spec", *place, name), "is written by the agent", CARRIED[name], at_key=True)
+                self._problem(problem)
         for problem in check_spec(kind, spec):
             self._problem(problem)
 
@@ -198,9 +202,11 @@ class _Steps:
             self._problem(Problem(path, f"{self._echo(node)} means different things to YAML readers", advice))
 
     def _with_files(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """The spec with the content of its `file` mounts in it, and with the whole path of its archive."""
+        """The spec with the content of the files in it that it names, and with the whole path of its archive."""
         if not os.path.isabs(spec.get("archive", "/")):
             return {**spec, "archive": self._archive(spec["archive"])}
+        if is_beside(mapping_at(spec, "security").get("seccomp", DEFAULT)):
+            spec = {**spec, "security": self._security(spec["security"])}
         mounts = spec.get("mounts", [])
         if not any("file" in mount for mount in mounts):
             return spec
@@ -212,6 +218,23 @@ class _Steps:
         except Unreadable as error:
             self._problem(Problem(("spec", "archive"), f"{excerpt(path)} {error.message}", error.advice))
             return path
+
+    def _security(self, security: dict[str, Any]) -> dict[str, Any]:
+        """With the profile of system calls that lies beside the manifest, which must be one."""
+        from core.runtime import seccomp  # few manifests have one
+
+        place: Path = ("spec", "security", "seccomp")
+        path = excerpt(security["seccomp"])
+        try:
+            content = read_beside(self.source, security["seccomp"])
+            seccomp.parse(content, path)
+        except Unreadable as error:
+            self._problem(Problem(place, f"{path} {error.message}", error.advice))
+            return security
+        except Invalid as error:
+            self._problem(Problem(place, error.message, error.hint().rstrip(".")))
+            return security
+        return {**security, "seccompContent": base64.b64encode(content).decode()}
 
     def _mount(self, i: int, mount: dict[str, Any]) -> dict[str, Any]:
         if "file" not in mount:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from core.values import dataclass
-from reconciler.model.problems import mappings_in
+from reconciler.model.problems import mapping_at, mappings_in
 from reconciler.sources.documents import Reading, read_manifest
 from reconciler.sources.faults import Fault
 from reconciler.sources.files import ManifestFile
@@ -92,6 +92,8 @@ def _alone(reading: FileReading) -> bool:
         if each.faults or each.manifest is None:
             return False
         if "archive" in each.manifest.spec:
+            return False
+        if "seccompContent" in mapping_at(dict(each.manifest.spec), "security"):
             return False
         if any("fileContent" in mount for _, mount in mappings_in(dict(each.manifest.spec), "mounts")):
             return False

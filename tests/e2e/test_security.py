@@ -122,6 +122,27 @@ def test_a_seccomp_profile_is_taken_from_its_path(st: Stage) -> None:
     assert "touched" in said
 
 
+def test_a_seccomp_profile_beside_the_manifest_comes_along_and_a_change_of_it_replaces_the_container(st: Stage) -> None:
+    profile = st.files / "beside.json"
+
+    def refuses(call: str) -> None:
+        rule = {"names": [call, f"{call}at"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}
+        profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+
+    refuses("mkdir")
+    web = st.container("beside", "sleep 1000", security={"seccomp": "./beside.json"})
+    st.must_apply(web)
+    first = st.pid("beside")
+    assert st.node.cli("exec", "beside", "--", "mkdir", "/tmp/x").returncode != 0
+    st.exec("beside", "ln -s a /tmp/y")
+    refuses("symlink")
+    assert "replace" in st.must_apply(web)
+    assert st.pid("beside") != first
+    assert st.node.cli("exec", "beside", "--", "ln", "-s", "a", "/tmp/y").returncode != 0
+    st.exec("beside", "mkdir /tmp/x")
+    st.delete("container/beside")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [("absent", None, "is not on this node"), ("broken", "{", "not JSON"), ("strange", "{}", "not a seccomp profile")],

@@ -37,6 +37,11 @@ _WRITE_WHEN_MISSING: Final[Mapping[str, str]] = {
     "git.url": "write the repository's address, such as https://git.example.org/edge.git",
     "name": "write a name of a-z, 0-9, '-' and '.'",
 }
+CARRIED: Final[Mapping[str, str]] = {
+    "fileContent": "give the content by file: PATH",
+    "seccompContent": "give the profile by seccomp: PATH",
+}
+"""What the reader of a manifest puts into its spec out of files beside it, and what people write instead."""
 _WRITTEN_BY_THE_AGENT: Final = frozenset(
     {
         "uid",
@@ -152,8 +157,8 @@ def _instead(generic: str) -> str:
 def _unknown(model: type[BaseModel], kind: Kind | None, path: Path) -> Problem:
     if kind is None and path[-1] in _WRITTEN_BY_THE_AGENT:
         return Problem(path, "is written by the agent", "leave it out", at_key=True)
-    if path[-1] == "fileContent":
-        return Problem(path, "is written by the agent", "give the content by file: PATH", at_key=True)
+    if (advice := CARRIED.get(str(path[-1]))) is not None:
+        return Problem(path, "is written by the agent", advice, at_key=True)
     return unknown_key(str(path[-1]), _fields_at(model, path[:-1]), path)
 
 
@@ -195,7 +200,8 @@ def _fields_at(model: type[BaseModel], path: Path) -> list[str]:
             return []
         is_name = get_origin(field.annotation) is dict  # of an entry, which is free
         model = below
-    return [field.alias or name for name, field in model.model_fields.items() if name != "file_content"]
+    names = (field.alias or name for name, field in model.model_fields.items())
+    return [name for name in names if name not in CARRIED]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

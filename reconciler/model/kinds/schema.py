@@ -20,6 +20,9 @@ def json_schema(kind: Kind) -> dict[str, Any]:
     if "Mount" in definitions:
         definitions["Mount"]["properties"].pop("fileContent")
         definitions["Mount"]["oneOf"] = [{"required": [source]} for source in MOUNT_SOURCES]
+    if "Security" in definitions:
+        definitions["Security"]["properties"].pop("seccompContent")
+        spec["properties"]["security"]["default"].pop("seccompContent")
     if kind is Kind.CONTAINER:
         spec["not"] = {"required": ["sandbox", "network"]}
     if kind is Kind.SOURCE:

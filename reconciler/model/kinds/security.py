@@ -10,21 +10,32 @@ from pydantic import Field
 from reconciler.model.kinds.base import Listed, Spec
 from reconciler.model.kinds.capabilities import CapabilityName
 from reconciler.model.kinds.quantities import read_by
-from reconciler.model.kinds.texts import matching, parse_absolute
+from reconciler.model.kinds.texts import Base64, decoded_base64, matching, parse_absolute, parse_relative
 from reconciler.model.problems import Wrong, excerpt
 
 DEFAULT: Final = "default"
 UNCONFINED: Final = "unconfined"
+_JSON: Final = ".json"
 _PROFILE: Final = re.compile(r"[A-Za-z0-9_./][-A-Za-z0-9_.+/:]{0,127}")
 
 
 def _seccomp(value: object) -> str:
-    """`default`, `unconfined`, or the absolute path of a profile on the node."""
+    """`default`, `unconfined`, or the path of a profile: absolute on the node, else relative to the manifest's file."""
     if value in (DEFAULT, UNCONFINED):
         return str(value)
-    if isinstance(value, str) and "/" not in value:
-        raise Wrong(f"{excerpt(value)} is not known here", "write default, unconfined, or the path of a profile")
-    return parse_absolute(value)
+    if not isinstance(value, str) or value.startswith("/"):
+        return parse_absolute(value)
+    if "/" not in value and not value.endswith(_JSON):
+        raise Wrong(
+            f"{excerpt(value)} is not known here",
+            "write default, unconfined, or the path of a profile, such as ./strict.json",
+        )
+    return parse_relative(value)
+
+
+def is_beside(seccomp: str) -> bool:
+    """Whether a valid `seccomp` is the path of a profile relative to the manifest's file."""
+    return not seccomp.startswith("/") and seccomp not in (DEFAULT, UNCONFINED)
 
 
 _apparmor: Final = matching(
@@ -43,7 +54,7 @@ def _device(value: object) -> str:
 
 
 DeviceName = Annotated[str, *read_by(_device, {"pattern": f"^(?:/.*|{_CDI.pattern})$"})]
-SeccompProfile = Annotated[str, *read_by(_seccomp, {"pattern": "^(?:default|unconfined|/.*)$"})]
+SeccompProfile = Annotated[str, *read_by(_seccomp, {"pattern": r"^(?:default|unconfined|.*/.*|.*\.json)$"})]
 AppArmorProfile = Annotated[str, *read_by(_apparmor, {"pattern": f"^(?:{_PROFILE.pattern})$"})]
 
 
@@ -60,8 +71,9 @@ class Security(Spec):
 
     `privileged`: everything that root on the node may, where the node's configuration allows it: every capability but
     those dropped, every device, no profile, whatever else is written here. `seccomp`: `default`,
-    `unconfined`, or the absolute path of a profile on the node; `apparmor`: the name of a loaded profile, or
-    `unconfined`; None: as the runtime leaves it.
+    `unconfined`, the absolute path of a profile on the node, or the path of one beside the manifest, whose content came
+    with it, in `seccomp_content`; `apparmor`: the name of a loaded profile, or `unconfined`; None: as the runtime
+    leaves it.
     """
 
     read_only_rootfs: bool = Field(False, alias="readOnlyRootfs")
@@ -69,6 +81,7 @@ class Security(Spec):
     capabilities: Capabilities = Capabilities.model_construct()
     no_new_privileges: bool = Field(True, alias="noNewPrivileges")
     seccomp: SeccompProfile = DEFAULT
+    seccomp_content: Base64 | None = Field(None, alias="seccompContent", repr=False)
     apparmor: AppArmorProfile | None = None
     devices: Listed[DeviceName] = ()
 
@@ -86,3 +99,8 @@ class Security(Spec):
     def seccomp_file(self) -> str:
         """The path of the seccomp profile; "": it is none of a file's."""
         return "" if self.seccomp in (DEFAULT, UNCONFINED) else self.seccomp
+
+    @property
+    def carried_seccomp(self) -> bytes | None:
+        """The profile that came with the manifest; None: none did."""
+        return None if self.seccomp_content is None else decoded_base64(self.seccomp_content)

@@ -382,6 +382,7 @@ def test_the_schema_says_what_a_person_may_write_and_no_more() -> None:
     assert "fileContent" not in mount["properties"]
     assert "workingDir" in schema["properties"]["spec"]["properties"]
     assert "fileContent" not in str(schema)
+    assert "seccompContent" not in str(schema)
     assert schema["properties"]["spec"]["required"] == ["image"]
     assert schema["$defs"]["Resources"]["properties"]["memory"]["anyOf"][0]["examples"] == ["128Mi", "1Gi"]
 

@@ -185,6 +185,67 @@ def test_a_person_may_not_write_the_content_of_a_file_mount(folder: Path) -> Non
     ]
 
 
+def with_profile(path: str, more: str = "") -> str:
+    return (
+        "apiVersion: reconciler/v1\nkind: Container\nmetadata: {name: web}\nspec:\n  image: busybox:1\n"
+        f"  security:\n    seccomp: {path}\n{more}"
+    )
+
+
+PROFILE = b'{"defaultAction": "SCMP_ACT_ALLOW"}'
+
+
+def test_a_seccomp_profile_beside_a_manifest_is_taken_along(folder: Path) -> None:
+    (folder / "edge" / "_profiles").mkdir(parents=True)
+    (folder / "edge" / "_profiles" / "strict.json").write_bytes(PROFILE)
+    (folder / "_strict.json").write_bytes(PROFILE)
+    for path in ("_profiles/strict.json", "./_profiles/strict.json", "../_strict.json"):
+        (folder / "edge" / "web.yaml").write_text(with_profile(path))
+        found = load(["demo"], VARIABLES)
+        assert found.faults == ()
+        security = found.manifests[0].spec["security"]
+        assert security["seccomp"] == path
+        assert base64.b64decode(security["seccompContent"]) == PROFILE
+    (folder / "edge" / "web.yaml").write_text(with_profile("_strict.json"))
+    (folder / "edge" / "_strict.json").write_bytes(PROFILE)
+    assert load(["demo"], VARIABLES).manifests[0].spec["security"]["seccomp"] == "_strict.json"
+
+
+@pytest.mark.parametrize("path", ["default", "unconfined", "/etc/strict.json"])
+def test_other_profiles_take_nothing_along(folder: Path, path: str) -> None:
+    (folder / "web.yaml").write_text(with_profile(path))
+    found = load(["demo"], VARIABLES)
+    assert found.manifests[0].spec["security"] == {"seccomp": path}
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "words"),
+    [
+        ("./nope.json", None, "./nope.json does not exist; check the path; it is relative to this file"),
+        ("../../secret.txt", None, "../../secret.txt leads out of the folder given"),
+        ("_broken.json", b"{", "_broken.json: not JSON: "),
+        ("_list.json", b"[]", "_list.json: not a seccomp profile; Write a JSON object with"),
+        ("_docker.json", b'{"defaultAction": "SCMP_ACT_ALLOW", "archMap": []}', "_docker.json: unknown keys archMap"),
+        ("_large.json", b" " * ((1 << 20) + 1), "_large.json is larger than 1 MiB"),
+        ("strict", None, "strict is not known here; write default, unconfined, or the path of a profile"),
+    ],
+)
+def test_a_seccomp_profile_that_is_none_is_a_fault_at_its_place(
+    folder: Path, path: str, content: bytes | None, words: str
+) -> None:
+    (folder / "web.yaml").write_text(with_profile(path))
+    if content is not None:
+        (folder / path).write_bytes(content)
+    (fault,) = faults("demo")
+    assert fault.startswith(f"demo/web.yaml:7:14: spec.security.seccomp: {words}")
+
+
+def test_a_person_may_not_write_the_content_of_a_profile(folder: Path) -> None:
+    (folder / "web.yaml").write_text(with_profile("default", "    seccompContent: aGk=\n"))
+    advice = "is written by the agent; give the profile by seccomp: PATH"
+    assert faults("demo") == [f"demo/web.yaml:8:5: spec.security.seccompContent: {advice}"]
+
+
 def with_archive(path: str) -> str:
     return f"apiVersion: reconciler/v1\nkind: Image\nmetadata: {{name: web}}\nspec:\n  ref: web:1\n  archive: {path}\n"
 
