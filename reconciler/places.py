@@ -10,7 +10,7 @@ from core.values import dataclass
 from reconciler.model.identity import instance_of
 
 IN_ROOT: Final = (
-    *("store.db*", "applied", "content", "snapshots", "volumes", "logs", "attempts", "sources", "wasm"),
+    *("store.db*", "applied", "content", "snapshots", "volumes", "logs", "attempts", "sources", "wasm", "vm"),
     ".staging-*",
 )
 """The names directly in `root` that are ours, as patterns of fnmatch: what an uninstall removes, and nothing else.

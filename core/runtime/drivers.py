@@ -50,8 +50,7 @@ def _oci(ground: Ground) -> Driver:
 
     def build(spec: RuntimeSpec) -> Runtime:
         whole = (ground.state, ground.group, ground.launcher, ground.clock, ground.boot)
-        is_gvisor = Path(spec.program).name == gvisor.PROGRAM
-        shim = gvisor.GvisorShim(*whole, spec.program) if is_gvisor else OciShim(*whole, Tools(spec.program))
+        shim = gvisor.GvisorShim(*whole, spec.program) if spec.is_gvisor else OciShim(*whole, Tools(spec.program))
         return Runtime(spec, sandboxer, shim)
 
     return build

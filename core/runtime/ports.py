@@ -14,7 +14,7 @@ A lifecycle is a table (`TASK_MOVES`); a driver *observes* its phase from files 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import field
 from enum import StrEnum, auto
 from pathlib import Path
@@ -255,6 +255,17 @@ class Reaching(Protocol):
         """Connect to a port of a running task's loopback; with `path`, get it by HTTP.
 
         Raises `Failed` (refused, no 2xx or 3xx), `TimedOut`, `NotFound`.
+        """
+
+
+@runtime_checkable
+class Keeping(Protocol):
+    """A Shim that makes something of an image once for all its tasks, and keeps it: roots of machines."""
+
+    def collect(self, images: Collection[str], *, dry: bool) -> Iterator[tuple[str, int]]:
+        """Remove (`dry`: only tell) what no task uses and what is made from none of `images` (`NewTask.image`).
+
+        Gives name and bytes of each; safe beside a `prepare` at the same moment.
         """
 
 

@@ -35,6 +35,8 @@ _FLAGS: Final = {
     "SYSTEMD": "systemd",
     "CRIU": "checkpoint",
 }
+_PLATFORM: Final = re.compile(r"-platform string\s[^\n]*\(default \"(\w+)\"\)")
+_NODE_STACK: Final = "the node's stack in the sandbox's namespace"
 _MASKS: Final = "CVE-2025-31133, -52565 and -52881 (masked paths and writes to /proc led astray)"
 _FLAWS: Final = (
     ("runc", (0, 0, 0), (1, 1, 12), "CVE-2024-21626 (a working folder that leads out)"),
@@ -50,7 +52,8 @@ _FLAWS: Final = (
 class Probe:
     """What was found. `path` "" and `problem` say that it cannot be used, `advice` what to do about it.
 
-    `can` maps what it can (cgroup, seccomp, apparmor, selinux, systemd, checkpoint, namespaces) to its answer.
+    `can` maps what it can (cgroup, seccomp, apparmor, selinux, systemd, checkpoint, namespaces; of gVisor also
+    platform and network) to its answer.
     """
 
     path: str = ""
@@ -120,6 +123,8 @@ class Prober:
             return ask_version(path, self._launcher, "--version", r"version (\S+)")
         if spec.driver == "shim":
             return ask_version(path, self._launcher, "-v", r"Version:\s*(\S+)")
+        if spec.is_gvisor:
+            return ask_gvisor(path, self._launcher, self._found)
         return ask(path, self._launcher, self._found)
 
     def _load(self) -> dict[str, Any]:
@@ -191,6 +196,23 @@ def ask_version(path: str, launcher: Launcher, option: str, pattern: str) -> Pro
     if said.code != 0:
         return Probe(problem=f"does not work: {said.complaint()}", advice=_ADVICE.format(Path(path).name))
     return Probe(path, next(iter(re.findall(pattern, said.text())), ""))
+
+
+def ask_gvisor(path: str, launcher: Launcher, found: Hierarchies) -> Probe:
+    """Run gVisor for its version and the flags that it would take by itself; the rest is what we ask it for.
+
+    It knows no `features`. The platform is how its kernel comes between a task and the node's kernel.
+    """
+    probe = ask_version(path, launcher, "--version", r"version (\S+)")
+    if probe.problem:
+        return probe
+    try:
+        flags = launcher.run([path, "flags"], timeout=_SECONDS)
+    except (AgentError, OSError) as error:
+        return replace(probe, problem=f"does not start: {error}", advice=_ADVICE.format(Path(path).name))
+    platform = _PLATFORM.findall((flags.stdout + flags.stderr).decode("utf-8", "replace"))
+    can: dict[str, Any] = {"platform": platform[:1]} if platform else {}
+    return replace(probe, can={**can, "cgroup": ["v1" if found.v1 else "v2"], "network": [_NODE_STACK]})
 
 
 def abilities(version: str, features: bytes) -> dict[str, Any]:

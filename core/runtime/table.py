@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from core.errors import NotFound, Unsupported
-from core.runtime.ports import Exit, NewSandbox, NewTask, Sandboxer, SandboxState, Shim
+from core.runtime.ports import Exit, Keeping, NewSandbox, NewTask, Sandboxer, SandboxState, Shim
 from core.values import dataclass
 
 MARK: Final = "runtime"
@@ -51,6 +51,11 @@ class RuntimeSpec:
             return self.path or f"qemu-system-{platform.machine()}"
         named = f"containerd-shim-{self.name}" if self.driver == "shim" else _CALLED.get(self.name, self.name)
         return self.path or named
+
+    @property
+    def is_gvisor(self) -> bool:
+        """Whether its program is gVisor's, which is driven in a way of its own."""
+        return self.driver == "oci" and Path(self.program).name == _CALLED["gvisor"]
 
     def to_json(self) -> dict[str, Any]:
         """A form for `object.json`."""
@@ -211,6 +216,11 @@ class RuntimeTable:
             one.shim.sweep()
         for sandboxer in self._sandboxers(list(self._built.values())):
             sandboxer.sweep()
+
+    def collect(self, images: Collection[str], *, dry: bool) -> dict[str, int]:
+        """Remove (`dry`: only tell) what drivers keep that no task uses and none of `images` needs: bytes by name."""
+        keeping = [one.shim for one in self._built.values() if isinstance(one.shim, Keeping)]
+        return dict(found for shim in keeping for found in shim.collect(images, dry=dry))
 
     def _sandboxers(self, runtimes: list[Runtime]) -> Iterator[Sandboxer]:
         """Each once: runtimes of one kind share theirs."""

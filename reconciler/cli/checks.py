@@ -168,7 +168,8 @@ def runtime(spec: RuntimeSpec, probe: Probe) -> Finding:
     told = {name: value for name, value in probe.can.items() if name != "namespaces"}
     can = [name if value is True else f"{name} {'+'.join(value)}" for name, value in told.items() if value]
     level = Level.LIMITED if probe.warnings else Level.OK
-    return Finding(level, subject, f"{probe.version} ({probe.path}): {', '.join(can)}", "; ".join(probe.warnings))
+    known = f"{probe.version} ({probe.path})" + (f": {', '.join(can)}" if can else "")
+    return Finding(level, subject, known, "; ".join(probe.warnings))
 
 
 def tool(program: str, package: str, use: str) -> Finding:

@@ -26,7 +26,7 @@ TIMEOUT = 300.0
 @output_option("json")
 @pass_node
 def command(node: Node, dry_run: bool, orphans: bool, output: str | None) -> int:
-    """Remove the blobs and snapshots that no object needs. Waits for the transfers under way.
+    """Remove the blobs, snapshots and roots of machines that no object needs. Waits for the transfers under way.
 
     Kept is what images, snapshots, containers' roots and revisions that one may go back to need. The agent does it
     by itself every `gc.interval`.
@@ -50,7 +50,7 @@ def command(node: Node, dry_run: bool, orphans: bool, output: str | None) -> int
 
 
 def _nothing() -> dict[str, Any]:
-    return {"blobs": [], "snapshots": [], "bytes": 0, "kept": {"blobs": 0, "snapshots": 0}}
+    return {"blobs": [], "snapshots": [], "roots": [], "bytes": 0, "kept": {"blobs": 0, "snapshots": 0}}
 
 
 def ask(node: Node, store: ObjectStore, verb: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -71,7 +71,12 @@ def report(done: Mapping[str, Any], *, dry_run: bool) -> Iterator[str]:
         yield f"snapshot  {one['driver']} {one['chain']}  {amount(one['bytes'])}"
     for one in done["blobs"]:
         yield f"blob      {one['digest']}  {amount(one['bytes'])}"
-    parts = [counted(len(done["blobs"]), "blob"), counted(len(done["snapshots"]), "snapshot"), amount(done["bytes"])]
+    roots = done.get("roots", ())  # an older agent knows none
+    for one in roots:
+        yield f"root      {one['name']}  {amount(one['bytes'])}"
+    parts = [counted(len(done["blobs"]), "blob"), counted(len(done["snapshots"]), "snapshot")]
+    parts += [counted(len(roots), "root") + " of machines"] if roots else []
+    parts.append(amount(done["bytes"]))
     kept = f"kept: {counted(done['kept']['blobs'], 'blob')}"
     yield f"{'Would remove' if dry_run else 'Removed'}: {', '.join(parts)}; {kept}."
 

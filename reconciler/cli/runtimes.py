@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from core.runtime.table import RuntimeSpec
 
 HEAD = ("NAME", "DRIVER", "PROGRAM", "VERSION", "CGROUP", "SECCOMP", "CHECKPOINT", "NOTE")
+_NOTED = ("platform", "network", "acceleration")
 
 
 @click.group("runtime")
@@ -110,7 +111,9 @@ def _word(value: object) -> str:
 
 
 def notes(seen: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with a runtime, and what to look out for."""
+    """What is wrong with a runtime, what no column has room for, and what to look out for."""
     if "problem" in seen:
         yield f"{seen['problem']}: {seen['advice']}"
+    can = seen.get("can", {})
+    yield from (f"{name}: {'+'.join(can[name])}" for name in _NOTED if name in can)
     yield from seen.get("warnings", ())

@@ -47,7 +47,8 @@ class Collector:
         """The operation `collect`, with `{"dryRun", "orphans"}`: waits for the transfers under way, then removes.
 
         With `orphans` the sandboxes of containers that no store remembers go too, when those have gone.
-        Says `{"blobs": [{digest, bytes}], "snapshots": [{driver, chain, bytes}], "bytes", "kept": {blobs, snapshots}}`.
+        Says `{"blobs": [{digest, bytes}], "snapshots": [{driver, chain, bytes}], "roots": [{name, bytes}], "bytes",
+        "kept": {blobs, snapshots}}`; roots are those of virtual machines, made from an image and kept.
         """
         dry = bool(given.get("dryRun"))
         if given.get("orphans") and not dry:
@@ -68,9 +69,9 @@ class Collector:
         except (AgentError, OSError) as error:
             _log.warning("collecting what nobody needs: %s", error)
             return
-        if done["blobs"] or done["snapshots"]:
-            counts = len(done["blobs"]), len(done["snapshots"]), done["bytes"]
-            _log.info("collected %d blobs and %d snapshots, %d bytes", *counts)
+        if any(done[what] for what in ("blobs", "snapshots", "roots")):
+            counts = len(done["blobs"]), len(done["snapshots"]), len(done["roots"]), done["bytes"]
+            _log.info("collected %d blobs, %d snapshots and %d roots, %d bytes", *counts)
 
     @contextlib.contextmanager
     def _closed(self, report: Report) -> Iterator[None]:
@@ -93,9 +94,11 @@ class Collector:
         blobs, kept = self._blobs(keep, dry=dry)
         if not dry:
             self._node.content.sweep()
-        total = sum(one["bytes"] for one in (*snapshots, *blobs))
+        made = self._node.runtimes.collect({chain for _, chain in keep.tops}, dry=dry)
+        roots = [{"name": name, "bytes": size} for name, size in made.items()]
+        total = sum(one["bytes"] for one in (*snapshots, *blobs, *roots))
         counts = {"blobs": kept, "snapshots": len(keep.tops)}
-        return {"blobs": blobs, "snapshots": snapshots, "bytes": total, "kept": counts}
+        return {"blobs": blobs, "snapshots": snapshots, "roots": roots, "bytes": total, "kept": counts}
 
     def _remove_sandboxes(self) -> None:
         """Remove the sandboxes that no object stands for, where no task is left that may be in one of them."""

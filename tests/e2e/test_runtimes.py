@@ -104,6 +104,9 @@ def test_the_node_and_the_command_say_what_each_runtime_can_do(st: Stage) -> Non
     lines = st.node.cli("runtime", "ls").stdout.splitlines()
     others = ["crun", "fast", "gvisor", "newer", "runc-v2", "vm", "wasm"]
     assert [line.split()[0] for line in lines] == ["NAME", "runc", *others]
+    if "platform" in told["gvisor"].get("can", {}):
+        (line,) = [line for line in lines if line.startswith("gvisor")]
+        assert f"platform: {told['gvisor']['can']['platform'][0]}; network: the node's stack" in line
     items = json.loads(st.node.cli("runtime", "ls", "-o", "json").stdout)["items"]
     assert {one["name"]: one.get("can") for one in items}["runc"] == told["runc"]["can"]
 

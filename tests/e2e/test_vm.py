@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +30,10 @@ def st(registry: Registry) -> Iterator[Stage]:
         yield made
 
 
-def page(port: int) -> str:
-    """What the server at a port of the node says; "" while it does not answer."""
+def page(port: int, address: str = "127.0.0.1") -> str:
+    """What the server at a port says; "" while it does not answer."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/index.html", timeout=2) as reply:
+        with urllib.request.urlopen(f"http://{address}:{port}/index.html", timeout=2) as reply:
             return str(reply.read().decode().strip())
     except OSError:
         return ""
@@ -82,7 +85,47 @@ def test_a_machine_that_is_killed_is_made_anew_and_its_neighbour_is_not_touched(
     eventually(lambda: st.status("container/hit").get("pid") not in (first, None), "it runs anew", seconds=60)
     assert st.pid("beside") == beside
     assert st.exec("hit", "echo there") == "there\n"
+    gc = lambda *options: json.loads(st.node.cli("gc", *options, "-o", "json").stdout)["roots"]  # noqa: E731
+    assert gc() == []
     st.delete("container/hit", "container/beside")
+    (going,) = gc("--dry-run")
+    assert going["bytes"] > 100_000
+    assert gc() == [going]
+    assert gc() == []
+    assert list((st.node.root / "vm/roots").glob("*.erofs")) == []
+
+
+def test_a_file_and_a_secret_of_nearly_a_mebibyte_are_carried_into_the_machine(st: Stage) -> None:
+    data = os.urandom((1 << 20) - 7)
+    (st.files / "large").write_bytes(data)
+    text = os.urandom(300_000).hex()
+    mounts = [{"path": "/large", "file": "large"}, {"path": "/held", "secret": "large"}]
+    secret = document("Secret", "large", {"stringData": {"text": text}})
+    said = st.said(
+        "carries", "sha256sum /large /held/text; rm /large || ls -l /large /held/text", secret, mounts=mounts
+    )
+    for content in (data, text.encode()):
+        assert hashlib.sha256(content).hexdigest() in said
+    st.delete("container/carries", "secret/large")
+
+
+def test_a_machine_that_was_taken_off_its_network_by_hand_is_joined_to_it_again(st: Stage) -> None:
+    box = document("Sandbox", "torn", {"runtime": "vm", "network": {"mode": "bridge"}})
+    serve = "mkdir /www; echo hello >/www/index.html; exec httpd -f -p 80 -h /www"
+    st.must_apply(box, st.container("inside", serve, sandbox="torn"))
+    id, pid, before = st.status("sandbox/torn")["id"], st.pid("inside"), st.status("sandbox/torn")["ip"]
+    eventually(lambda: page(80, before) == "hello", "its page")
+    netns = st.node.state / f"netns/{id}/network"
+    (st.node.state / f"network/entries/{id}.json").unlink()
+    for lease in (st.node.state / "network/leases").glob(f"*/{before}"):
+        lease.unlink()
+    subprocess.run(["nsenter", f"--net={netns}", "ip", "link", "del", "eth0"], check=True)
+    st.must_apply(box)
+    after = eventually(lambda: (ip := st.status("sandbox/torn")["ip"]) != before and ip, "a new address")
+    eventually(lambda: page(80, after) == "hello", "its page, under its new address")
+    assert after in st.exec("inside", "ip addr show")
+    assert st.pid("inside") == pid
+    st.delete("container/inside", "sandbox/torn")
 
 
 def test_a_kernel_that_does_not_boot_is_told_with_its_last_words(st: Stage) -> None:

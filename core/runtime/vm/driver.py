@@ -12,13 +12,13 @@ import json
 import math
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from core import cgroups, fsio, mounts
 from core.clock import Clock
-from core.errors import AgentError, Failed, NotFound, Unavailable
+from core.errors import AgentError, Failed, NotFound, OverLimit, Unavailable
 from core.mounts import MountSpec
 from core.proc import ProcessId
 from core.process import Launcher, Result
@@ -29,8 +29,8 @@ from core.runtime.joining import joined
 from core.runtime.monitored import ALIVE, MonitoredTasks, telling
 from core.runtime.observing import Eyes
 from core.runtime.ports import ExecSpec, NewTask, Stats, TaskEvent, TaskPhase, TaskState
-from core.runtime.vm import execs, joining
-from core.runtime.vm.disks import Disks, serial
+from core.runtime.vm import execs
+from core.runtime.vm.disks import Disks, root_name, serial
 from core.runtime.vm.frames import VERSION
 from core.runtime.vm.installed import check_sharing, installed
 from core.runtime.vm.link import Link, connected
@@ -42,8 +42,8 @@ _BEGUN: Final = "begun"
 _PAUSED: Final = "paused"
 _WANTED: Final = "guest.json"
 _MOST_SAID: Final = 64 << 10
-_LARGEST: Final = 512 << 10
-"""Bytes of one file that is carried into the guest."""
+_LARGEST: Final = 1 << 20
+"""Bytes of one file that is carried into the guest: as many as a `file` mount may have."""
 _REACH_MORE_SECONDS: Final = 2.0
 _MOST_TOLD: Final = 300
 _UNPLUG_SECONDS: Final = 10.0
@@ -66,7 +66,6 @@ class VmShim(MonitoredTasks):
         state, group, boot = sandboxer.ground
         self._state = state
         self._sandboxer = sandboxer
-        self._launcher = launcher
         self._clock = clock
         self._disks = Disks(cache, launcher)
         bundles = Bundles(state)
@@ -100,7 +99,7 @@ class VmShim(MonitoredTasks):
                 "shared": translated.shared,
                 "carried": translated.carried,
                 "root": str(root),
-                "root_serial": serial("r", root.name),
+                "root_serial": serial("r", root_name(task.image) if task.image else root.name),
                 "layer": str(self._disks.layer(task.id)),
                 "layer_serial": serial("l", task.id),
             }
@@ -151,12 +150,9 @@ class VmShim(MonitoredTasks):
         """Give the guest its name and its card's address, once."""
         if link.call("status").get("network"):
             return
-        state = self._sandboxer.status(sandbox)
-        netns = Path(state.namespaces["network"])
-        hostname = Path(state.files["/etc/hostname"]).read_text().strip()
         # Once more, for an engine that was killed between attaching the network and starting the sandbox.
-        joining.join(netns, self._sandboxer.folder(sandbox) / "joined", self._launcher)
-        link.call("network", hostname=hostname, interfaces=joining.described(netns, self._launcher))
+        self._sandboxer.join(sandbox)
+        self._sandboxer.configure(sandbox, link)
 
     def _share(self, sandbox: str, shared: Mapping[str, str]) -> None:
         for source, name in shared.items():
@@ -313,6 +309,10 @@ class VmShim(MonitoredTasks):
     def _forget(self, id: str, bundle: Bundle | None) -> None:
         self._disks.forget(id)
 
+    def collect(self, images: Collection[str], *, dry: bool) -> Iterator[tuple[str, int]]:
+        """See `Keeping`: roots."""
+        return self._disks.collect(images, dry=dry)
+
     def sweep(self) -> None:
         """Remove what killed engines left half-made."""
         super().sweep()
@@ -331,11 +331,14 @@ def _keep_users(tree: Path, kept: Path) -> None:
 
 
 def _carry(link: Link, source: Path, place: str) -> None:
-    """Carry a file, or a folder of files, into the guest's memory."""
+    """Carry a file, or a folder of files, into the guest's memory. Raises `OverLimit`."""
     seen = source.stat()
     owner = (seen.st_uid, seen.st_gid)
     if not stat.S_ISDIR(seen.st_mode):
-        link.put(place, fsio.read_bounded(source, _LARGEST), mode=stat.S_IMODE(seen.st_mode), owner=owner)
+        if seen.st_size > _LARGEST:
+            raise OverLimit(f"{source} is larger than {_LARGEST >> 20} MiB", advice="Mount a volume instead.")
+        with open(source, "rb") as file:
+            link.put(place, file, mode=stat.S_IMODE(seen.st_mode), owner=owner)
         return
     link.call("put", path=place, folder=True, mode=stat.S_IMODE(seen.st_mode), uid=owner[0], gid=owner[1], data="")
     for one in sorted(source.iterdir()):

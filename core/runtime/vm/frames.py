@@ -21,6 +21,8 @@ Calls, with their parameters and results (all paths are the guest's):
               the machine has one network card at most: it is given that MAC; `lo` is up in any case
     put       {path, mode, uid, gid, data: BASE64}         a file below /run/carried; folders are made; whole by rename
               with `folder: true`: a folder with that mode and owner
+              with `more: true`: only the beginning of it, of which nothing is seen before the last `append`
+    append    {path, data: BASE64}                         what follows; with `more: true` not the end yet
     create    {id, spec, root: SERIAL, layer: SERIAL, shared: [TAG], stdin, stdout, stderr: STREAM|0, terminal}
               mounts the disks of those serials (root: EROFS, read-only, may be that of several tasks; layer: ext4, for
               upper and work), makes the bundle, and the task up to, not including, its own program          → {pid}

@@ -8,7 +8,7 @@ import select
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from core import fsio
 from core.clock import Clock
@@ -25,7 +25,7 @@ from core.errors import (
     Unsupported,
 )
 from core.runtime.conmon import complaint
-from core.runtime.vm.frames import Decoder, Frame, Kind, Nonsense, encode, more, said
+from core.runtime.vm.frames import LARGEST, Decoder, Frame, Kind, Nonsense, encode, more, said
 from core.runtime.vm.machine import ENDED, SOCKET
 
 CALL_SECONDS: Final = 30.0
@@ -37,6 +37,8 @@ _CLASSES: Final[Mapping[str, type[AgentError]]] = {
 _RUNTIME: Final = "crun: "
 """What stands before the words of the runtime in the guest."""
 _CHUNK: Final = 1 << 16
+_PIECE: Final = 256 << 10
+"""Bytes of a file that are carried at once."""
 
 
 class Link:
@@ -61,7 +63,10 @@ class Link:
         """
         self._number += 1
         number = self._number
-        self.send(said(Kind.CALL, number, {"call": name, **values}))
+        asked = said(Kind.CALL, number, {"call": name, **values})
+        if len(asked) > LARGEST:
+            raise OverLimit(f"`{name}` for the guest has {len(asked)} bytes, of at most {LARGEST}")
+        self.send(asked)
         until = self._clock.monotonic() + timeout
         kept: list[Frame] = []
         answer: Frame | None = None
@@ -113,10 +118,13 @@ class Link:
         except (OSError, Nonsense) as error:
             raise Failed(f"the machine's monitor: {error}") from error
 
-    def put(self, path: str, data: bytes, *, mode: int, owner: tuple[int, int] = (0, 0)) -> None:
-        """Carry a file into the guest."""
-        text = base64.b64encode(data).decode()
-        self.call("put", path=path, mode=mode, uid=owner[0], gid=owner[1], data=text)
+    def put(self, path: str, source: BinaryIO, *, mode: int, owner: tuple[int, int] = (0, 0)) -> None:
+        """Carry a file into the guest, piece by piece; it is there with the last one."""
+        piece, rest = source.read(_PIECE), source.read(_PIECE)
+        self.call("put", path=path, mode=mode, uid=owner[0], gid=owner[1], data=_text(piece), more=bool(rest))
+        while piece := rest:
+            rest = source.read(_PIECE)
+            self.call("append", path=path, data=_text(piece), more=bool(rest))
 
     def write(self, stream: int, data: bytes) -> None:
         """Bytes for a stream of a further process; nothing for its end."""
@@ -125,6 +133,10 @@ class Link:
     def taken(self, stream: int, count: int) -> None:
         """So many bytes have been written on: as many may come again."""
         self.send(more(stream, count))
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ from core.runtime.vm.acceleration import kvm
 from core.runtime.vm.booted import Booted
 from core.runtime.vm.frames import VERSION
 from core.runtime.vm.installed import GUEST, Installed, installed
-from core.runtime.vm.link import connected, ended
+from core.runtime.vm.link import Link, connected, ended
 from core.runtime.vm.machine import CPUS, MEMORY, OVERHEAD, Machine
 from core.runtime.vm.tsc import kilohertz
 from core.runtime.wasm_cache import command
@@ -45,6 +45,8 @@ PING_SECONDS: Final = 5.0
 START_SECONDS: Final = 15.0
 _MORE_SECONDS: Final = 5.0
 _GONE_SECONDS: Final = 5.0
+_JOINED: Final = "joined"
+"""In the folder: that the network was looked at since it was last attached."""
 
 
 class VmSandboxer(OciSandboxer):
@@ -77,6 +79,21 @@ class VmSandboxer(OciSandboxer):
         super()._check(sandbox)
         self._installed(sandbox)
 
+    def create(self, sandbox: NewSandbox) -> SandboxState:
+        """As any sandbox; its network may be attached anew from now on, so that `start` looks at it again."""
+        made = super().create(sandbox)
+        (self.folder(sandbox.id) / _JOINED).unlink(missing_ok=True)
+        return made
+
+    def sweep(self) -> None:
+        """Also join the networks that a killed engine attached and did not come to join."""
+        super().sweep()
+        for id in self.sandboxes():
+            there = (self.folder(id) / "made.json").exists() and not (self.folder(id) / _JOINED).exists()
+            if there and self.status(id).phase is SandboxPhase.READY:
+                with contextlib.suppress(AgentError):  # the next start tells it
+                    self.join(id)
+
     def _make(self, sandbox: NewSandbox) -> None:
         memory = int(sandbox.machine.get("memory") or MEMORY)
         resources = {name: value for name, value in sandbox.resources.items() if name != "pids"}
@@ -108,7 +125,7 @@ class VmSandboxer(OciSandboxer):
 
     def _launch(self, id: str) -> None:
         folder = self.folder(id)
-        for name in ("control", "fs", "ended", "made.json", "joined"):
+        for name in ("control", "fs", "ended", "made.json", _JOINED):
             (folder / name).unlink(missing_ok=True)
         ours, theirs = os.pipe()
         try:
@@ -155,9 +172,28 @@ class VmSandboxer(OciSandboxer):
         if self._existing(id).phase is SandboxPhase.STOPPED:
             self._launch(id)
             (self._folder / id / STOPPED).unlink(missing_ok=True)
-        joining.join(self._folder / id / "network", self.folder(id) / "joined", self._launcher)
+        self.join(id)
         self._prove(id)
         return self.status(id)
+
+    def join(self, id: str) -> None:
+        """Join its network to the machine's card, where that is not so; a guest that runs is told its new address."""
+        netns, mark = self._folder / id / "network", self.folder(id) / _JOINED
+        if mark.exists():
+            return
+        if not joining.is_joined(netns, self._launcher):
+            with connected(self.folder(id), self._clock) as link:
+                if link.call("status")["network"]:
+                    self.configure(id, link, again=True)
+            joining.join(netns, self._launcher)
+        mark.touch(mode=0o600)
+
+    def configure(self, id: str, link: Link, *, again: bool = False) -> None:
+        """Give the guest its name and its card's address; `again`: also when it has one."""
+        netns = self._folder / id / "network"
+        hostname = Path(self.status(id).files["/etc/hostname"]).read_text().strip()
+        told = joining.described(netns, self._launcher)
+        link.call("network", hostname=hostname, interfaces=told, again=again)
 
     def _prove(self, id: str) -> None:
         """Wait for a guest of a kind that nobody saw boot here."""

@@ -261,7 +261,7 @@ class Switchboard:
         self._qmp.ask("device_del", {"id": f"disk-{serial}"}, lambda _: None)
 
     def _configure(self, client: Client, call: int, body: dict[str, Any]) -> None:
-        if self._network:
+        if not body.pop("again", False) and self._network:
             client.done(call, {})
             return
 

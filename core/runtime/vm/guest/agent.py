@@ -110,6 +110,8 @@ class Agent:
             return (yield from network.configure(self._children, given))
         if name == "put":
             return carrying.put(given, f"{self._run}/carried")
+        if name == "append":
+            return carrying.append(given, f"{self._run}/carried")
         if name == "reach":
             return (yield from probes.reach(self.loop, given))
         if name == "state":

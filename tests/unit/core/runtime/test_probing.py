@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,43 @@ def test_the_real_runtimes_answer(name: str, tmp_path: Path) -> None:
     assert found.version[:1].isdigit()
     assert found.can["seccomp"] is True
     assert Probe.from_json(found.to_json()) == found
+
+
+_GVISOR_FLAGS = """  -platform string
+    \tspecifies which platform to use: ptrace, kvm. (default "systrap")
+  -platform_device_path string
+    \tpath to a device. (default "x")
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "found", "can"),
+    [
+        (
+            f"printf '%s' '{_GVISOR_FLAGS}' >&2",
+            Hierarchies(Path("/c"), {}),
+            {"platform": ["systrap"], "cgroup": ["v2"]},
+        ),
+        ("echo no such command >&2; exit 1", Hierarchies(None, {"memory": Path("/c")}), {"cgroup": ["v1"]}),
+    ],
+)
+def test_gvisor_is_asked_for_the_platform_that_it_takes_by_itself(
+    tmp_path: Path, flags: str, found: Hierarchies, can: dict[str, list[str]]
+) -> None:
+    spec = script(tmp_path / "runsc", "runsc version release-20250101.0", flags)
+    seen = prober(tmp_path / "cache", found).probe(spec)
+    assert (seen.version, seen.problem) == ("release-20250101.0", "")
+    assert seen.can == {**can, "network": ["the node's stack in the sandbox's namespace"]}
+    assert prober(tmp_path / "cache", found).probe(spec) == seen
+    assert calls(Path(spec.path)) == 2
+
+
+def test_the_real_gvisor_says_how_it_runs() -> None:
+    if shutil.which("runsc") is None:
+        pytest.skip("not installed: runsc")
+    found = prober(found=cgroups.hierarchies()).probe(RuntimeSpec("gvisor"))
+    assert found.version[:1].isdigit() or found.version.startswith("release-")
+    assert found.can["platform"][0] in ("ptrace", "kvm", "systrap")
 
 
 def test_a_path_that_leads_to_nothing_is_no_matter_of_packages(tmp_path: Path) -> None:

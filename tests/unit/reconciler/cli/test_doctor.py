@@ -68,6 +68,18 @@ def test_a_runtime_is_told_with_what_it_can_and_what_it_is_warned_of() -> None:
     assert found == Finding(Level.LIMITED, "runc", "1.1.5 (/usr/sbin/runc): cgroup v1+v2, seccomp", "old")
 
 
+def test_a_runtime_of_which_nothing_more_is_known_is_told_by_its_version_alone() -> None:
+    assert runtime(RuntimeSpec("runc-v2", "shim"), Probe("/x", "1.6")).found == "1.6 (/x)"
+
+
+def test_gvisor_is_told_with_its_platform_its_control_groups_and_its_network() -> None:
+    can = {"platform": ["ptrace"], "cgroup": ["v1"], "network": ["the node's stack in the sandbox's namespace"]}
+    found = runtime(RuntimeSpec("gvisor"), Probe("/usr/bin/runsc", "1", can)).found
+    assert (
+        found == "1 (/usr/bin/runsc): platform ptrace, cgroup v1, network the node's stack in the sandbox's namespace"
+    )
+
+
 def test_only_runc_must_be_there() -> None:
     probe = Probe(problem="not installed", advice="Install it: apt-get install x")
     assert runtime(RuntimeSpec("runc"), probe).level is Level.MISSING

@@ -1,3 +1,4 @@
+import os
 import subprocess
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from core.clock import SystemClock
 from core.process import find
 from core.runtime.vm.cpio import Archive
 from core.runtime.vm.guest.asking import Given, Refused
-from core.runtime.vm.guest.carrying import put
+from core.runtime.vm.guest.carrying import append, put
 from core.runtime.vm.kernels import unsigned
 from core.runtime.vm.tsc import measured
 
@@ -39,6 +40,19 @@ def test_the_counters_speed_is_always_about_the_same() -> None:
 def test_a_name_cannot_lead_elsewhere(name: str) -> None:
     with pytest.raises(Refused):
         Given({"id": name}).name("id")
+
+
+def test_a_file_in_pieces_is_there_with_the_last_one(tmp_path: Path) -> None:
+    path = tmp_path / "carried/one/file"
+    given = {"path": str(path), "mode": 0o600, "uid": os.getuid(), "gid": os.getgid()}
+    put(Given({**given, "data": "YWI=", "more": True}), str(tmp_path))
+    append(Given({"path": str(path), "data": "Y2Q=", "more": True}), str(tmp_path))
+    assert not path.exists()
+    append(Given({"path": str(path), "data": "ZQ=="}), str(tmp_path))
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("abcde", 0o600)
+    with pytest.raises(FileNotFoundError):
+        append(Given({"path": str(path), "data": "ZQ=="}), str(tmp_path))
+    assert path.read_text() == "abcde"
 
 
 def test_a_file_is_not_put_through_a_link(tmp_path: Path) -> None:
