@@ -3,12 +3,17 @@
 Rules of this file: what a sandbox or task was made with is written in the `object.json` of its own folder when it is
 made, and read from there: a configuration that has changed since loses nothing that runs. A runtime that no
 configuration names any more still drives what it made. A name is only asked for something new.
+
+A runtime is built when it is first used: most nodes use one of those that they could. Until then it is asked nothing,
+for it has nothing: what it made is found by those folders, and what it keeps elsewhere its driver names (`Driver.has`).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import field, replace
 from pathlib import Path
@@ -86,7 +91,25 @@ class Runtime:
         return self.spec.driver == "vm"
 
 
-Driver = Callable[[RuntimeSpec], Runtime]
+def _nothing(spec: RuntimeSpec) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """How runtimes of one kind are made.
+
+    `build` imports what they need. `has` tells, without that, whether one may have something on this node that no
+    bundle, sandbox or exit file tells of: what a killed engine left for it to sweep or to remove. `keeps`: likewise of
+    what is no task's own, and is collected.
+    """
+
+    build: Callable[[RuntimeSpec], Runtime]
+    has: Callable[[RuntimeSpec], bool] = _nothing
+    keeps: Callable[[RuntimeSpec], bool] = _nothing
+
+
+_Key = tuple[str, str, str, tuple[tuple[str, str], ...]]
 
 
 class RuntimeTable:
@@ -99,15 +122,16 @@ class RuntimeTable:
     def __init__(self, state: Path, specs: tuple[RuntimeSpec, ...], drivers: Mapping[str, Driver]) -> None:
         self._state = state
         self._drivers = drivers
-        self._named = {spec.name: drivers[spec.driver](spec) for spec in specs}
-        self._built = {_key(one.spec): one for one in self._named.values()}
+        self._built: dict[_Key, Runtime] = {}
+        self._building = threading.Lock()
         self._made: dict[tuple[str, str], Runtime] = {}
+        self.configure(specs)
 
     def configure(self, specs: tuple[RuntimeSpec, ...]) -> None:
-        """Ask for these from now on; what was made goes on by what it was made with."""
+        """Ask for these from now on; what was made goes on by what it was made with. Raises `Unsupported`."""
         for spec in specs:
-            self._driven(spec)
-        self._named = {spec.name: self._built[_key(spec)] for spec in specs}
+            self._driver(spec)
+        self._named = {spec.name: spec for spec in specs}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,13 +141,13 @@ class RuntimeTable:
     @property
     def specs(self) -> tuple[RuntimeSpec, ...]:
         """How each of them is driven, in the order of their names."""
-        return tuple(self._named[name].spec for name in self.names)
+        return tuple(self._named[name] for name in self.names)
 
     def named(self, name: str) -> Runtime:
         """The runtime for something new; raises `UnknownRuntime`."""
         if name not in self._named:
             raise UnknownRuntime(name, self.names)
-        return self._named[name]
+        return self._driven(self._named[name])
 
     # By what was something made?
 
@@ -145,7 +169,7 @@ class RuntimeTable:
 
     @property
     def _any(self) -> Runtime:
-        return next(iter(self._named.values()))
+        return next(iter(self._built.values()), None) or self._driven(next(iter(self._named.values())))
 
     def _maker(self, folder: str, id: str, what: str) -> Runtime:
         if (found := self._find(folder, id)) is None:
@@ -163,13 +187,39 @@ class RuntimeTable:
             self._made[key] = self._driven(spec)
         return self._made[key]
 
-    def _driven(self, spec: RuntimeSpec) -> Runtime:
-        """The runtime of that very description, whether it may still be asked for or not."""
+    def _driver(self, spec: RuntimeSpec) -> Driver:
         if spec.driver not in self._drivers:
             raise Unsupported(f"this version has no driver {spec.driver!r}, with which {spec.name} was made")
-        if (known := self._built.get(_key(spec))) is None:
-            known = self._built[_key(spec)] = self._drivers[spec.driver](spec)
+        return self._drivers[spec.driver]
+
+    def _driven(self, spec: RuntimeSpec) -> Runtime:
+        """The runtime of that very description, whether it may still be asked for or not."""
+        driver, key = self._driver(spec), _key(spec)
+        if (known := self._built.get(key)) is None:
+            with self._building:  # workers may come to it at the same time
+                if (known := self._built.get(key)) is None:
+                    known = driver.build(spec)
+                    self._built = {**self._built, key: known}  # others go through it meanwhile
         return known
+
+    def _every(self) -> list[Runtime]:
+        """All, built if need be."""
+        for spec in self._named.values():
+            self._driven(spec)
+        return list(self._built.values())
+
+    def _present(self) -> list[Runtime]:
+        """Those that may have something here; at least one, which sees what all see."""
+        for spec in self._named.values():
+            if _key(spec) not in self._built and self._driver(spec).has(spec):
+                self._driven(spec)
+        return list(self._built.values()) or [self._any]
+
+    def _concerned(self, folder: str, id: str) -> list[Runtime]:
+        """Who made it; where it is there and nothing says any more who that was, all."""
+        if (maker := self._find(folder, id)) is not None:
+            return [maker]
+        return self._every() if os.path.lexists(self._state / folder / id) else self._present()
 
     # Making and removing.
 
@@ -182,20 +232,18 @@ class RuntimeTable:
         """`Shim.prepare` by the runtime of the task's sandbox: as it is configured today, where it still is."""
         maker = self.of_sandbox(task.sandbox)
         today = self._named.get(maker.spec.name)
-        runtime = today if today is not None and today.spec.driver == maker.spec.driver else maker
+        runtime = self._driven(today) if today is not None and today.driver == maker.spec.driver else maker
         runtime.shim.prepare(replace(task, object={**task.object, MARK: runtime.spec.to_json()}))
 
     def delete(self, id: str) -> Exit | None:
         """`Shim.delete`; where nothing says any more who made the task, every driver removes what it finds."""
-        maker = self._find("bundles", id)
-        exits = [one.shim.delete(id) for one in ([maker] if maker is not None else self._built.values())]
+        exits = [one.shim.delete(id) for one in self._concerned("bundles", id)]
         self._made.pop(("bundles", id), None)
         return next((exit for exit in exits if exit is not None), None)
 
     def shutdown_sandbox(self, id: str) -> None:
         """`Sandboxer.shutdown`; likewise."""
-        maker = self._find("netns", id)
-        for sandboxer in self._sandboxers([maker] if maker is not None else list(self._built.values())):
+        for sandboxer in self._sandboxers(self._concerned("netns", id)):
             sandboxer.shutdown(id)
         self._made.pop(("netns", id), None)
 
@@ -203,22 +251,26 @@ class RuntimeTable:
 
     def tasks(self) -> Iterator[str]:
         """The ids of which anything is here."""
-        yield from sorted({id for one in self._built.values() for id in one.shim.tasks()})
+        yield from sorted({id for one in self._present() for id in one.shim.tasks()})
 
     def sandboxes(self) -> Iterator[str]:
         """The ids of sandboxes of which anything is here."""
-        every = self._sandboxers(list(self._built.values()))
-        yield from sorted({id for sandboxer in every for id in sandboxer.sandboxes()})
+        present = self._sandboxers(self._present())
+        yield from sorted({id for sandboxer in present for id in sandboxer.sandboxes()})
 
     def sweep(self) -> None:
         """Remove what a killed engine left half-made; called before anything else."""
-        for one in self._built.values():
+        present = self._present()
+        for one in present:
             one.shim.sweep()
-        for sandboxer in self._sandboxers(list(self._built.values())):
+        for sandboxer in self._sandboxers(present):
             sandboxer.sweep()
 
     def collect(self, images: Collection[str], *, dry: bool) -> dict[str, int]:
         """Remove (`dry`: only tell) what drivers keep that no task uses and none of `images` needs: bytes by name."""
+        for spec in self._named.values():
+            if self._driver(spec).keeps(spec):
+                self._driven(spec)
         keeping = [one.shim for one in self._built.values() if isinstance(one.shim, Keeping)]
         return dict(found for shim in keeping for found in shim.collect(images, dry=dry))
 
@@ -227,5 +279,5 @@ class RuntimeTable:
         yield from {id(one.sandboxer): one.sandboxer for one in runtimes}.values()
 
 
-def _key(spec: RuntimeSpec) -> tuple[str, str, str, tuple[tuple[str, str], ...]]:
+def _key(spec: RuntimeSpec) -> _Key:
     return spec.name, spec.driver, spec.path, tuple(sorted(spec.options.items()))

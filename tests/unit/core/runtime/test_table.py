@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from core import fsio
 from core.clock import SystemClock
 from core.errors import NotFound, Unsupported
 from core.process import Launcher
 from core.runtime.drivers import BUILT_IN, Ground, build_table
 from core.runtime.oci import Tools
 from core.runtime.ports import Exit, NewSandbox, NewTask, Sandboxer, SandboxState, Shim
-from core.runtime.table import MARK, Runtime, RuntimeSpec, RuntimeTable, UnknownRuntime
+from core.runtime.table import MARK, Driver, Runtime, RuntimeSpec, RuntimeTable, UnknownRuntime
 
 
 class Files:
@@ -45,12 +48,19 @@ class Files:
         yield from (path.name for path in (self.state / "bundles").glob("*"))
 
 
-def table(state: Path, *specs: RuntimeSpec) -> RuntimeTable:
+def table(state: Path, *specs: RuntimeSpec, built: list[str] | None = None) -> RuntimeTable:
+    """Runtimes whose own things, of those that have any, lie in `own/<name>`; `built` gets their names."""
+
     def build(spec: RuntimeSpec) -> Runtime:
+        if built is not None:
+            built.append(spec.name)
         files = Files(state, spec)
         return Runtime(spec, cast(Sandboxer, files), cast(Shim, files))
 
-    return RuntimeTable(state, specs, {"files": build, "more": build})
+    def has(spec: RuntimeSpec) -> bool:
+        return (state / "own" / spec.name).exists()
+
+    return RuntimeTable(state, specs, {"files": Driver(build, has), "more": Driver(build)})
 
 
 FAST = RuntimeSpec("fast", "files", "/opt/fast")
@@ -126,7 +136,7 @@ def test_what_bears_no_mark_was_made_by_runc(tmp_path: Path) -> None:
     folder = tmp_path / "bundles/old"
     folder.mkdir(parents=True)
     (folder / "object.json").write_text('{"name": "web"}')
-    runtimes = RuntimeTable(tmp_path, (FAST,), {"files": lambda s: table(tmp_path, s).named("fast"), "oci": _runc})
+    runtimes = RuntimeTable(tmp_path, (FAST,), {"files": Driver(_runc), "oci": Driver(_runc)})
     assert made_by(runtimes, "old") == RuntimeSpec("runc")
 
 
@@ -162,6 +172,87 @@ def test_an_id_that_is_made_again_after_its_end_belongs_to_its_new_maker(tmp_pat
     runtimes.delete("one")
     (tmp_path / "bundles/one/object.json").write_text(json.dumps({MARK: FAST.to_json()}))
     assert made_by(runtimes, "one") == FAST
+
+
+def test_a_runtime_is_built_when_it_is_first_used_and_then_kept(tmp_path: Path) -> None:
+    built: list[str] = []
+    runtimes = table(tmp_path, FAST, SLOW, built=built)
+    runtimes.configure((SLOW, FAST))
+    assert (runtimes.names, runtimes.specs, built) == (("fast", "slow"), (FAST, SLOW), [])
+    boxed(runtimes, "slow").prepare(task("one"))
+    assert runtimes.named("slow").shim is runtimes.of_task("one").shim
+    assert built == ["slow"]
+
+
+def test_what_looks_at_everything_builds_one_runtime_and_those_that_have_something_of_their_own(tmp_path: Path) -> None:
+    built: list[str] = []
+    runtimes = table(tmp_path, FAST, SLOW, RuntimeSpec("other", "more"), built=built)
+    (tmp_path / "bundles/found").mkdir(parents=True)
+    assert list(runtimes.tasks()) == ["found"]
+    assert built == ["fast"]
+    (tmp_path / "own/slow").mkdir(parents=True)
+    assert list(runtimes.tasks()) == ["found"]
+    assert built == ["fast", "slow"]
+
+
+def test_a_task_without_a_bundle_is_removed_by_those_that_may_have_something_of_it(tmp_path: Path) -> None:
+    built: list[str] = []
+    runtimes = table(tmp_path, RuntimeSpec("other", "more"), FAST, SLOW, built=built)
+    (tmp_path / "own/slow").mkdir(parents=True)
+    runtimes.delete("one")
+    assert built == ["slow"]
+    assert cast(Files, runtimes.named("slow").shim).deleted == ["one"]
+
+
+def test_a_runtime_that_two_ask_for_at_once_is_built_once(tmp_path: Path) -> None:
+    built: list[str] = []
+    together = threading.Barrier(8)
+    runtimes = table(tmp_path, FAST, built=built)
+
+    def ask() -> Runtime:
+        together.wait(10.0)
+        return runtimes.named("fast")
+
+    with ThreadPoolExecutor(8) as pool:
+        found = {id(one.result()) for one in [pool.submit(ask) for _ in range(8)]}
+    assert (len(found), built) == (1, ["fast"])
+
+
+@pytest.mark.parametrize(
+    ("left", "task"),
+    [
+        ("state/runc/one", "one"),
+        ("state/crun/one", "one"),
+        ("state/oci-runsc/one_sandbox:one.state", "one"),
+        ("state/shim/containerd-shim-runc-v2/nobody/one", "one"),
+        ("root/vm/layers/one.img", "one"),
+        ("state/exits/one", "one"),
+    ],
+)
+def test_what_a_killed_engine_left_of_a_task_is_seen_whichever_runtime_it_was(
+    tmp_path: Path, left: str, task: str
+) -> None:
+    path = tmp_path / left
+    path.parent.mkdir(parents=True)
+    path.touch()
+    ground = Ground(tmp_path / "state", "/nobody", Launcher(), SystemClock(), "boot", tmp_path / "root")
+    assert list(build_table(ground).tasks()) == [task]
+
+
+def test_what_a_killed_engine_left_half_made_of_a_machines_root_is_swept(tmp_path: Path) -> None:
+    half = tmp_path / "root/vm/roots" / f"{fsio.STAGING}x"
+    half.mkdir(parents=True)
+    build_table(Ground(tmp_path / "state", "/nobody", Launcher(), SystemClock(), "boot", tmp_path / "root")).sweep()
+    assert not half.exists()
+
+
+def test_what_is_kept_by_a_runtime_that_was_not_used_is_collected(tmp_path: Path) -> None:
+    root = tmp_path / "root/vm/roots/kept.erofs"
+    root.parent.mkdir(parents=True)
+    root.write_bytes(b"1234")
+    table = build_table(Ground(tmp_path / "state", "/nobody", Launcher(), SystemClock(), "boot", tmp_path / "root"))
+    assert table.collect(set(), dry=False) == {"kept": 4}
+    assert not root.exists()
 
 
 def test_some_are_there_without_any_configuration_and_can_be_configured_otherwise(tmp_path: Path) -> None:
