@@ -25,6 +25,7 @@ from core.values import dataclass
 
 RESIZE: Final = 1
 REOPEN_LOG: Final = 2
+_MAKING: Final = {b"create", b"restore"}
 _MESSAGE: Final = re.compile(r'msg="((?:[^"\\]|\\.)*)"')
 _CAUSES: Final[tuple[tuple[re.Pattern[str], type[AgentError], str], ...]] = (
     (re.compile(r"exec: .*(no such file or directory|executable file not found|not a directory)"
@@ -38,6 +39,8 @@ _CAUSES: Final[tuple[tuple[re.Pattern[str], type[AgentError], str], ...]] = (
     (re.compile(r"(?i)no space left on device"), NoSpace, ""),
     (re.compile(r"already exists"), Conflict, ""),
     (re.compile(r"container does not exist|no such container|error opening file .*/status"), NotFound, ""),
+    (re.compile(r"not supported when using hostinet"), Unsupported,
+     "Run it by a gVisor runtime with `options: {network: none}`: see docs/runtime.md, Checkpoints."),
     (re.compile(r"OOM-killed|memory limit too low"), Invalid, "Raise `resources.memory`."),
     (re.compile(r"error mounting|mountpoint|not a directory"), Invalid,
      "A mount does not fit the image: a file on a folder, a folder on a file, or a source that is not there."),
@@ -55,8 +58,14 @@ class Monitor:
     flags: Sequence[str] = ()
     """What the runtime is told before each of its commands."""
 
-    def command(self, id: str, bundle: Path, record: Record) -> list[str]:
-        """conmon's command line for a task (conmon(8)). `log` is in the CRI format."""
+    def command(
+        self, id: str, bundle: Path, record: Record, *, image: Path | None = None, options: Sequence[str] = ()
+    ) -> list[str]:
+        """conmon's command line for a task (conmon(8)). `log` is in the CRI format.
+
+        With `image` the runtime restores the task from there, by these `options`, in place of creating it.
+        """
+        restoring = [] if image is None else ["--restore", str(image)]
         return [
             self.program,
             *("--cid", id, "--cuuid", id, "--name", id),
@@ -65,6 +74,8 @@ class Monitor:
             *("--log-path", f"k8s-file:{record.log}", "--log-size-max", str(record.log_limit), "--no-sync-log"),
             *("--runtime", self.runtime, "--runtime-arg", "--root", "--runtime-arg", str(self.runtime_root)),
             *(word for flag in self.flags for word in ("--runtime-arg", flag)),
+            *restoring,
+            *(word for option in options for word in ("--runtime-opt", option)),
             "--full-attach",
             *(["--terminal"] if record.terminal else []),
             *(["--stdin"] if record.stdin else []),
@@ -116,7 +127,7 @@ def _answer(fd: int, pidfile: Path, timeout: float) -> bytes:
 
 
 def _creating(pidfile: Path) -> bool:
-    """Whether the monitor still has a child that is the runtime, at work on `create`."""
+    """Whether the monitor still has a child that is the runtime, at work on `create` or `restore`."""
     try:
         pid = int(pidfile.read_text())
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -126,7 +137,7 @@ def _creating(pidfile: Path) -> bool:
         with contextlib.suppress(OSError):  # it ended while we looked
             # crun leaves its own command line to the first process, which is in another pid namespace already.
             ours = os.readlink(f"/proc/{child}/ns/pid") == os.readlink("/proc/self/ns/pid")
-            if ours and b"create" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+            if ours and _MAKING & set(Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")):
                 return True
     return False
 

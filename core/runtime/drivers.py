@@ -54,9 +54,10 @@ def _oci(ground: Ground) -> Driver:
     def build(spec: RuntimeSpec) -> Runtime:
         whole = (ground.state, ground.group, ground.launcher, ground.clock, ground.boot)
         if spec.is_gvisor:
-            from core.runtime.gvisor import GvisorShim
+            from core.runtime.gvisor import GvisorShim, LoneGvisorShim
 
-            return Runtime(spec, sandboxer(), GvisorShim(*whole, spec.program))
+            made = LoneGvisorShim if spec.options.get("network") == "none" else GvisorShim
+            return Runtime(spec, sandboxer(), made(*whole, spec.program))
         return Runtime(spec, sandboxer(), OciShim(*whole, Tools(spec.program)))
 
     return Driver(build, lambda spec: _holds(ground.state / Tools(spec.program).own_folder))

@@ -15,15 +15,17 @@ from __future__ import annotations
 import json
 import os
 import signal as signals
+import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from core import syscalls
 from core.clock import Clock
-from core.errors import AgentError, TimedOut, Unsupported, from_os_error
+from core.errors import AgentError, MissingTool, TimedOut, Unsupported, from_os_error
 from core.proc import ProcessId
-from core.process import Launcher
+from core.process import Launcher, find
 from core.runtime import limits
 from core.runtime.bundle import Bundle
 from core.runtime.monitored import ALIVE
@@ -36,7 +38,6 @@ OWN_MEMORY: Final = 64 << 20
 """Bytes that the sentry and the gofer may use beside the task."""
 OWN_THREADS: Final = 256
 """Threads likewise: each of the task's own threads is some of the node's."""
-_FLAGS: Final = ("--network=host",)
 _PARTED: Final = "_sandbox:"
 _PHASES: Final = {"creating": TaskPhase.CREATED, "created": TaskPhase.CREATED, "paused": TaskPhase.PAUSED}
 _MEMORY: Final = ("limit", "reservation", "swap")
@@ -60,11 +61,12 @@ class GvisorShim(OciShim):
     """Tasks under gVisor; the parameters are those of `OciShim`. `program`: runsc, by name or path."""
 
     _looking: ClassVar[type[Eyes]] = GvisorEyes
+    _network: ClassVar[str] = "host"
 
     def __init__(
         self, state: Path, group: str, launcher: Launcher, clock: Clock, boot: str, program: str = PROGRAM
     ) -> None:
-        super().__init__(state, group, launcher, clock, boot, Tools(program, flags=_FLAGS))
+        super().__init__(state, group, launcher, clock, boot, Tools(program, flags=(f"--network={self._network}",)))
 
     def _left(self) -> Iterable[str]:
         return {name.partition(_PARTED)[0] for name in os.listdir(self._eyes.runtime_root) if _PARTED in name}
@@ -111,6 +113,25 @@ class GvisorShim(OciShim):
         except OSError as error:
             raise from_os_error(error, f"limiting {id}") from error
 
+    def why_no_checkpoint(self, *, ending: bool) -> str:
+        """gVisor writes its checkpoints itself; the task cannot go on after one.
+
+        Whether a runsc can with the node's network stack it says itself, and the task goes on when it cannot.
+        """
+        if not ending:
+            return "gVisor ends a container by its checkpoint: add --stop"
+        try:
+            find(self._tools.runtime)
+        except MissingTool as error:
+            return f"{error.message}: {error.hint()}"
+        return ""
+
+    def _writing(self, bundle: Path, folder: Path, *, ending: bool) -> list[str]:
+        return ["--image-path", str(folder)]
+
+    def _restoring(self, bundle: Path) -> Sequence[str]:
+        return ()
+
     def _forget(self, id: str, bundle: Bundle | None) -> None:
         if id in self._left():
             self._forced(id)
@@ -118,6 +139,42 @@ class GvisorShim(OciShim):
                 if name.startswith(f"{id}{_PARTED}"):
                     (self._eyes.runtime_root / name).unlink(missing_ok=True)
         super()._forget(id, bundle)
+
+
+class LoneGvisorShim(GvisorShim):
+    """The same, with a loopback in each sentry that is the task's alone, and no other network.
+
+    Only so can its memory be written down: what a sentry has of the node's network stack cannot.
+    """
+
+    _network: ClassVar[str] = "none"
+
+    def prepare(self, task: NewTask) -> None:
+        """ABSENT → PREPARED; raises `Unsupported` as above, and for a network that the task would not see."""
+        spaces = task.spec.get("linux", {}).get("namespaces", ())
+        paths = [one.get("path") for one in spaces if one["type"] == "network"]
+        if not paths or (paths[0] and any(name != "lo" for name in interfaces(paths[0]))):
+            raise Unsupported(
+                "this runtime gives a container no network (options.network is none)",
+                advice="Write network: {mode: none}, or take another `runtime`.",
+            )
+        super().prepare(task)
+
+
+def interfaces(namespace: str) -> list[str]:
+    """The names of the interfaces in a network namespace that is pinned at a path."""
+    found: list[str] = []
+
+    def look() -> None:
+        fd = os.open(namespace, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(fd, syscalls.CLONE_NEWNET)
+        finally:
+            os.close(fd)
+        found.extend(name for _, name in socket.if_nameindex())
+
+    syscalls.in_own_thread(look)
+    return found
 
 
 def _with_room(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from typing import Any, ClassVar, Final
 
 from core import cgroups, fsio, proc
 from core.clock import Clock
-from core.errors import AgentError, NotFound, TimedOut
+from core.errors import AgentError, Failed, MissingTool, NotFound, TimedOut, Unsupported
 from core.process import Launcher, find, foreground
-from core.runtime import conmon, limits, placing
+from core.runtime import conmon, criu, limits, placing
 from core.runtime.bundle import Bundle, Bundles, Made
 from core.runtime.joining import joined
 from core.runtime.monitored import MonitoredTasks, telling
@@ -37,6 +37,8 @@ from core.runtime.ports import (
 from core.values import dataclass
 
 CREATE_SECONDS: Final = 60.0
+CHECKPOINT_SECONDS: Final = 600.0
+_ENDING_SECONDS: Final = 10.0
 _MONITOR_SECONDS: Final = 2.0
 _KNOWN: Final = ("runc", "crun")
 MOST_SAID: Final = 16 << 10
@@ -106,18 +108,27 @@ class OciShim(MonitoredTasks):
 
     def create(self, id: str) -> TaskState:
         """PREPARED → CREATED; raises the runtime's complaint and leaves HALF_MADE."""
-        bundle = self._begun(id)
-        runtime = find(self._tools.runtime)
+        return self._made(id, self._begun(id), None)
+
+    def _made(self, id: str, bundle: Bundle, image: Path | None) -> TaskState:
+        """Have the monitor create it, or restore it from `image`, and put all where it belongs."""
         monitor = conmon.Monitor(
-            find(self._tools.monitor), runtime, self._eyes.runtime_root, self._eyes.exits, self._tools.flags
+            find(self._tools.monitor),
+            find(self._tools.runtime),
+            self._eyes.runtime_root,
+            self._eyes.exits,
+            self._tools.flags,
         )
         path = self.bundles.path(id)
-        with telling(f"creating {id}"):
+        options = () if image is None else self._restoring(path)
+        with telling(f"{'creating' if image is None else 'restoring'} {id}"):
             self.bundles.begin(id)
-            argv = monitor.command(id, path, bundle.record)
-            first, own = conmon.launch(self._launcher, argv, path, timeout=CREATE_SECONDS)
+            argv = monitor.command(id, path, bundle.record, image=image, options=options)
+            seconds = CREATE_SECONDS if image is None else CHECKPOINT_SECONDS
+            first, own = conmon.launch(self._launcher, argv, path, timeout=seconds)
             placing.move_out(self._found, self._group, own)
-            for pid in self._born(first, bundle.record.cgroup):
+            group = bundle.record.cgroup
+            for pid in self._born(first, group) if image is None else limits.pids_below(self._found, group):
                 placing.settle(self._found, self._launcher.group, pid, bundle.record.cgroup)
             self.bundles.complete(id, Made(*(self._identity(pid, f"task {id}") for pid in (first, own))))
         return self._eyes.state(id)
@@ -140,6 +151,65 @@ class OciShim(MonitoredTasks):
 
     def _command(self, *words: str) -> list[str]:
         return [find(self._tools.runtime), "--root", str(self._eyes.runtime_root), *self._tools.flags, *words]
+
+    # Written down, and taken up again.
+
+    def why_no_checkpoint(self, *, ending: bool) -> str:
+        """The runtime must be built for it, and CRIU must work on this kernel."""
+        try:
+            path = find(self._tools.runtime)
+        except MissingTool as error:
+            return f"{error.message}: {error.hint()}"
+        return criu.answered(path, lambda: self._unable(path)) or criu.why_not(self._launcher)
+
+    def _unable(self, path: str) -> str:
+        from core.runtime import probing  # of no use to an engine that writes nothing down
+
+        can = probing.ask(path, self._launcher, self._found).can
+        return "" if can.get("checkpoint", True) else f"{Path(path).name} was built without checkpoints (CRIU)"
+
+    def _check_checkpoints(self, *, ending: bool) -> None:
+        if why := self.why_no_checkpoint(ending=ending):
+            raise Unsupported(f"checkpoints: {why}")
+
+    def checkpoint(self, id: str, folder: Path, *, ending: bool = False) -> None:
+        """Raises the runtime's complaint, with what CRIU's log says last."""
+        self._moving(id, TaskEvent.CHECKPOINT)
+        self._check_checkpoints(ending=ending)
+        argv = self._command("checkpoint", *self._writing(self.bundles.path(id), folder, ending=ending), id)
+        result = self._launcher.run(argv, timeout=CHECKPOINT_SECONDS)
+        if result.code != 0:
+            raise self._explained(conmon.complaint(result.stderr.decode("utf-8", "replace")), id)
+        if ending and self.wait(id, _ENDING_SECONDS) is None:
+            raise Failed(f"{id} was written down, and goes on all the same")
+
+    def restore(self, id: str, folder: Path) -> TaskState:
+        """By the monitor, as `create`: log, exit and monitor are as for any other task."""
+        bundle = self._begun(id)
+        self.bundles.begin(id)
+        self._check_checkpoints(ending=True)
+        try:
+            return self._made(id, bundle, folder)
+        except AgentError as error:
+            raise self._explained(error, id) from error
+
+    def _writing(self, bundle: Path, folder: Path, *, ending: bool) -> list[str]:
+        """What the runtime is told of a checkpoint. CRIU's logs come to lie in the bundle."""
+        going_on = [] if ending else ["--leave-running"]
+        return ["--image-path", str(folder), "--work-path", str(bundle / criu.WORK), *going_on, *self._criu_options]
+
+    def _restoring(self, bundle: Path) -> Sequence[str]:
+        """What the runtime is told of a restore, beside where from."""
+        return ["--work-path", str(bundle / criu.WORK), *self._criu_options]
+
+    @property
+    def _criu_options(self) -> list[str]:
+        return ["--tcp-established", *(["--file-locks"] if self._tools.own_folder == "runc" else [])]
+
+    def _explained(self, error: AgentError, id: str) -> AgentError:
+        """The error with the last complaint in CRIU's log, which says more than the runtime's pointer to it."""
+        said = criu.last_complaint(self.bundles.path(id) / criu.WORK)
+        return type(error)(f"{error.message}: {said}", advice=error.hint()) if said else error
 
     # While it runs.
 

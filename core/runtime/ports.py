@@ -54,6 +54,8 @@ class TaskEvent(StrEnum):
     START = auto()
     PAUSE = auto()
     RESUME = auto()
+    CHECKPOINT = auto()
+    RESTORE = auto()
     EXIT = auto()
     MONITOR_GONE = auto()
     DELETE = auto()
@@ -76,7 +78,11 @@ class MonitorLost(Failed):
 TASK_MOVES: Final[Mapping[TaskPhase, Mapping[TaskEvent, TaskPhase]]] = {
     TaskPhase.ABSENT: {TaskEvent.PREPARE: TaskPhase.PREPARED},
     TaskPhase.PREPARED: {TaskEvent.CREATE_BEGUN: TaskPhase.HALF_MADE, TaskEvent.DELETE: TaskPhase.ABSENT},
-    TaskPhase.HALF_MADE: {TaskEvent.CREATE: TaskPhase.CREATED, TaskEvent.DELETE: TaskPhase.ABSENT},
+    TaskPhase.HALF_MADE: {
+        TaskEvent.CREATE: TaskPhase.CREATED,
+        TaskEvent.RESTORE: TaskPhase.RUNNING,
+        TaskEvent.DELETE: TaskPhase.ABSENT,
+    },
     TaskPhase.CREATED: {
         TaskEvent.START: TaskPhase.RUNNING,
         TaskEvent.EXIT: TaskPhase.STOPPED,
@@ -85,6 +91,7 @@ TASK_MOVES: Final[Mapping[TaskPhase, Mapping[TaskEvent, TaskPhase]]] = {
     },
     TaskPhase.RUNNING: {
         TaskEvent.PAUSE: TaskPhase.PAUSED,
+        TaskEvent.CHECKPOINT: TaskPhase.RUNNING,
         TaskEvent.EXIT: TaskPhase.STOPPED,
         TaskEvent.MONITOR_GONE: TaskPhase.LOST,
     },
@@ -266,6 +273,31 @@ class Keeping(Protocol):
         """Remove (`dry`: only tell) what no task uses and what is made from none of `images` (`NewTask.image`).
 
         Gives name and bytes of each; safe beside a `prepare` at the same moment.
+        """
+
+
+@runtime_checkable
+class Checkpointing(Protocol):
+    """A Shim that can write down what a task has in memory, and make a task that goes on from there.
+
+    `folder`: absolute, private (0700); what is in it is the runtime's own, and holds all secrets that memory held. It
+    is trusted when it is read: whoever could write it decides what the restored processes may do.
+    """
+
+    def why_no_checkpoint(self, *, ending: bool) -> str:
+        """Why it cannot be done on this node, in words for people; "": it can. `ending`: the task is to end by it."""
+
+    def checkpoint(self, id: str, folder: Path, *, ending: bool = False) -> None:
+        """Write a RUNNING task into the empty `folder`; it goes on, or with `ending` is STOPPED afterwards.
+
+        Raises `Unsupported` where it cannot be done, else what the runtime complains of; what became of the task then
+        is to be looked at.
+        """
+
+    def restore(self, id: str, folder: Path) -> TaskState:
+        """PREPARED → RUNNING in place of `create` and `start`; a failure leaves HALF_MADE for `delete`.
+
+        The root must be what it was, and the spec ask for the same mounts. Raises the runtime's complaint.
         """
 
 

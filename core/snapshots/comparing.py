@@ -31,7 +31,7 @@ def differences(found: Path, wanted: Path, tick: Callable[[int], None]) -> Itera
     `OSError` when something cannot be read.
     """
     tops = os.fsencode(found), os.fsencode(wanted)
-    if fault := _differs(*tops, tick):
+    if fault := differs(*tops, tick):
         yield f"/ {fault}"
     todo, linked = [b""], set[tuple[int, int]]()
     while todo:
@@ -49,14 +49,14 @@ def differences(found: Path, wanted: Path, tick: Callable[[int], None]) -> Itera
                 continue  # another name of two files that were compared
             if seen.st_nlink > 1 and not stat.S_ISDIR(seen.st_mode):
                 linked.add(inodes)
-            if fault := _differs(here, there, tick):
+            if fault := differs(here, there, tick):
                 yield f"{_shown(path)} {fault}"
             elif stat.S_ISDIR(seen.st_mode):
                 todo.append(path)
 
 
-def _differs(found: bytes, wanted: bytes, tick: Callable[[int], None]) -> str:
-    """What is not the same about two names; empty: nothing."""
+def differs(found: bytes, wanted: bytes, tick: Callable[[int], None]) -> str:
+    """What is not the same about two names; empty: nothing. Raises `OSError` when something cannot be read."""
     here, there = os.lstat(found), os.lstat(wanted)
     if stat.S_IFMT(here.st_mode) != stat.S_IFMT(there.st_mode):
         return "is of another type"
