@@ -19,6 +19,8 @@ from core.errors import TimedOut
 from core.values import dataclass
 
 _V1_CONTROLLERS: Final = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb")
+_LIMITING: Final = frozenset(("cpu", "memory", "pids", "devices", "freezer"))
+"""The controllers in which every runtime puts every task into its group."""
 _V1_TRACKING: Final = ("freezer", "pids", "devices", "cpu")
 
 
@@ -76,6 +78,21 @@ def members(folder: Path) -> list[int]:
     except (FileNotFoundError, OSError):
         return []
     return [int(line) for line in text.split() if line != "0"]
+
+
+def left_behind(pid: int, group: str, found: Hierarchies) -> str:
+    """The names of the hierarchies, with commas, in which process `pid` is neither in `group` nor below it.
+
+    Of version 2 beside version 1 nothing is said: not everybody makes groups there. "" also for a process that is gone.
+    """
+    try:
+        lines = proc.read_small(f"/proc/{pid}/cgroup").decode(errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    where = {names: f"{path}/" for _, names, path in (line.split(":", 2) for line in lines)}
+    wanted = [""] if found.pure_v2 else [names for names in where if _LIMITING.intersection(names.split(","))]
+    outside = ",".join(names or "unified" for names in wanted if f"{group}/" not in where.get(names, ""))
+    return "" if outside and proc.is_ending(pid) else outside  # who ends is shown at the top
 
 
 def enter(folder: Path, pid: int) -> bool:

@@ -25,6 +25,10 @@ def boot_id() -> str:
     return (PROC / "sys/kernel/random/boot_id").read_text().strip()
 
 
+_PF_EXITING: Final = 0x4
+"""Of the kernel's flags of a process, as /proc/PID/stat shows them."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessId:
     """One process for ever: never matches a later process that got the same number."""
@@ -118,6 +122,15 @@ def is_stopped(pid: int) -> bool:
     """Whether a signal (SIGSTOP and its like) has stopped `pid`."""
     seen = _stat(pid)
     return seen is not None and seen[0] == "T"
+
+
+def is_ending(pid: int) -> bool:
+    """Whether `pid` is on its way out, or gone."""
+    try:
+        text = read_small(f"/proc/{pid}/stat")
+    except OSError:
+        return True
+    return bool(int(text[text.rindex(b")") + 2 :].split()[6]) & _PF_EXITING)
 
 
 def wait_gone(process: ProcessId, seconds: float) -> bool:

@@ -80,6 +80,7 @@ SPANS: Final[Mapping[str, str]] = {
     "container.prepare": "an attempt's root, look-ups and bundle made",
     "container.create": "the runtime makes the container",
     "container.start": "the container's own program begins",
+    "container.resume": "what something else has frozen is told to go on",
     "container.hook": "a hook of a container begun",
     "container.stop": "a container asked to end",
     "container.update": "limits changed in place",

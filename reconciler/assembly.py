@@ -52,7 +52,7 @@ from reconciler.engine.images import ImageHands
 from reconciler.engine.index import Index
 from reconciler.engine.lanes import Lanes
 from reconciler.engine.life import Life
-from reconciler.engine.networks import CniNetworks
+from reconciler.engine.networks import CniNetworks, Networks
 from reconciler.engine.observe import Eyes, Node, disk_of
 from reconciler.engine.perform import Crew, NodeHands
 from reconciler.engine.queue import WorkQueue
@@ -66,7 +66,7 @@ from reconciler.engine.tasks import TaskHands
 from reconciler.engine.watcher import Watcher
 from reconciler.engine.workers import Workers
 from reconciler.model.config import Config
-from reconciler.model.identity import Key, Kind
+from reconciler.model.identity import Key, Kind, RuntimeId
 from reconciler.model.objects import ORPHAN
 from reconciler.places import Paths
 from reconciler.store.functions import members, sweep
@@ -89,6 +89,7 @@ FEW_FILES: Final = 256
 
 
 SCRUB_SECONDS: Final = 20.0
+NETWORKS_SECONDS: Final = 120.0
 SCRUB_BYTES: Final = 4 << 20
 """How often how much of the blobs is read again: 17 GB a day, for a thousandth of a core."""
 
@@ -202,6 +203,7 @@ def _assemble(
         timetable = _timetable(clock)
         _collect_every(timetable, collector, options.config.gc.interval)
         timetable.every("scrub", SCRUB_SECONDS, 0.1, partial(_scrub, Scrubber(node.content), store, queue))
+        timetable.every("networks", NETWORKS_SECONDS, 0.1, partial(_inspect, node.networks, queue))
         watcher = Watcher(store, engine.woken, _rung(options.pause, requests))
     sweeps = _sweeps(paths, node, tasks, sources)
     collect = partial(_collect_every, timetable, collector)
@@ -272,6 +274,12 @@ def _scrub(scrubber: Scrubber, store: ObjectStore, queue: Lanes) -> None:
     for obj in store.list(Kind.IMAGE) if wrong else ():
         if wrong & set(obj.record.get("blobs", ())):
             queue.add(obj.key)
+
+
+def _inspect(networks: Networks, queue: Lanes) -> None:
+    """Look at a network; a sandbox whose network was amiss is looked at, and attached anew."""
+    for known in filter(None, map(RuntimeId.parse, networks.inspect())):
+        queue.add(Key(Kind.SANDBOX, known.name))
 
 
 def _rung(pause: Callable[[float], object] | None, requests: Requests) -> Callable[[float], object] | None:

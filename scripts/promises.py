@@ -38,6 +38,8 @@ MENDING: Final = "tests/conformance/test_snapshotter_mending.py"
 LOCK: Final = "tests/unit/reconciler/engine/test_lock.py"
 LOSSES: Final = "tests/crash/test_losses.py"
 NODE: Final = "tests/crash/test_faults_node.py"
+RUNTIME: Final = "tests/crash/test_faults_runtime.py"
+PIDS: Final = "tests/crash/test_faults_pids.py"
 DISK: Final = "tests/crash/test_faults_disk.py"
 CRASH: Final = "tests/crash/test_crash.py"
 CONTENT: Final = "tests/e2e/test_content_commands.py"
@@ -94,8 +96,37 @@ PROMISES: Final = (
     Promise(
         "Live restore",
         "stopping, killing and starting the agent restarts no container",
-        (f"{SURVIVAL}::test_a_container_survives_kills_and_stops_of_the_agent_and_its_exit_is_known_afterwards",),
-        "the time for 100 containers",
+        (
+            f"{SURVIVAL}::test_a_container_survives_kills_and_stops_of_the_agent_and_its_exit_is_known_afterwards",
+            f"{RUNTIME}::test_an_agent_that_was_killed_takes_up_a_hundred_containers_within_seconds",
+        ),
+    ),
+    Promise(
+        "Drift is repaired",
+        "monitors and runtimes that are killed, groups that are frozen or removed, namespaces and interfaces that go: "
+        "all is back by the next look, at most 30 s later, and no neighbour is touched; rules that a firewall threw "
+        "away are found in two minutes a sandbox",
+        (
+            f"{RUNTIME}::test_fault_02_a_monitor_that_is_killed_is_seen_at_once_and_its_container_runs_anew",
+            f"{RUNTIME}::test_fault_04_a_runtime_that_is_killed_in_a_call_leaves_nothing_half_made",
+            f"{RUNTIME}::test_fault_19_an_agent_that_runs_out_of_memory_costs_no_container",
+            f"{RUNTIME}::test_fault_20_and_22_groups_and_networks_that_go_behind_our_back_are_back_with_the_next_look",
+            "tests/conformance/test_cni.py::test_rules_that_somebody_flushed_are_found_and_their_sandboxes_detached",
+        ),
+    ),
+    Promise(
+        "Hostile workloads",
+        "one that floods its log, forks without end, fills what it may or ignores signals is gone within its grace and "
+        "5 s, and does not hold up the node",
+        (f"{RUNTIME}::test_fault_28_hostile_containers_neither_hold_up_the_node_nor_outlive_their_grace",),
+    ),
+    Promise(
+        "Never signals strangers",
+        "no signal to a pid that was used again",
+        (
+            f"{PIDS}::test_fault_23_a_number_that_is_another_process_by_now_is_never_signalled",
+            f"{PIDS}::test_fault_23_ten_thousand_numbers_that_came_back_are_never_signalled",
+        ),
     ),
     Promise(
         "One writer",
@@ -143,7 +174,6 @@ PROMISES: Final = (
     ),
     Promise("Durable images", "no committed snapshot differs after a power cut", (), "power-cut images"),
     Promise("GC safe", "nothing that is needed is removed over 10,000 random interleavings", (), "the model test"),
-    Promise("Never signals strangers", "no signal to a pid that was used again", (), "the test with pid_max=301"),
     Promise("Least privilege", "the table of attacks on the runtime's configuration", (), "a row of its own here"),
 )
 

@@ -126,9 +126,9 @@ class Cni:
             self._chain("CHECK", id, entry)
 
     def attached(self, id: str) -> Attachment | None:
-        """What `add` gave, read from the entry alone; None: nothing, or not whole."""
+        """What `add` gave, if its interfaces on the host are there; None: nothing, or not whole. Spawns nothing."""
         entry = self._entry(id)
-        if entry is None or not entry.result or entry.boot != self._boot:
+        if entry is None or not entry.result or entry.boot != self._boot or not entry.stands():
             return None
         return attachment(entry.network.name, entry.result)
 
@@ -252,7 +252,12 @@ class _Entry:
     def whole(self, boot: str, network: NetworkList, ports: Sequence[PortMapping], netns: str) -> bool:
         """Whether this boot's plugins did all of this already."""
         same = (self.network.to_json(), self.ports, self.netns) == (network.to_json(), tuple(ports), netns)
-        return self.boot == boot and bool(self.result) and same
+        return self.boot == boot and bool(self.result) and same and self.stands()
+
+    def stands(self) -> bool:
+        """Whether the host has its ends of what was made: with an end in the sandbox, the one here goes too."""
+        made = self.result.get("interfaces", ())
+        return all(os.path.lexists(f"/sys/class/net/{one.get('name')}") for one in made if not one.get("sandbox"))
 
     def to_json(self) -> dict[str, Any]:
         ports = [[one.host, one.container, one.protocol, one.host_ip] for one in self.ports]

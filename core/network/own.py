@@ -55,6 +55,11 @@ class Bridge:
             if not self._has(table, chain, rule):
                 self._iptables(table, "-I", chain, rule)
 
+    def mend(self) -> None:
+        """`open`, if its bridge is there. Raises as that."""
+        if os.path.exists(f"/sys/class/net/{self.device}"):
+            self.open()
+
     def remove(self) -> None:
         """Take bridge and rules away, when no sandbox is on it; harmless when they are gone."""
         if not os.path.exists(f"/sys/class/net/{self.device}"):

@@ -29,7 +29,7 @@ from core.process import Launcher, find
 from core.runtime import limits
 from core.runtime.bundle import Bundle
 from core.runtime.monitored import ALIVE
-from core.runtime.observing import Eyes
+from core.runtime.observing import Eyes, GroupEyes
 from core.runtime.oci import MOST_SAID, OciShim, Tools
 from core.runtime.ports import ExecSpec, NewTask, TaskPhase
 
@@ -43,7 +43,7 @@ _PHASES: Final = {"creating": TaskPhase.CREATED, "created": TaskPhase.CREATED, "
 _MEMORY: Final = ("limit", "reservation", "swap")
 
 
-class GvisorEyes(Eyes):
+class GvisorEyes(GroupEyes):
     """Sees what runsc wrote of a task whose sentry lives."""
 
     __slots__ = ()

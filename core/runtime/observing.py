@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from core import proc
+from core import cgroups, proc
 from core.cgroups import Hierarchies
 from core.proc import ProcessId
 from core.runtime import limits
@@ -46,7 +46,9 @@ class Eyes:
     def _made(self, id: str, bundle: Bundle, made: Made) -> TaskState:
         alive = made.first.alive(self.boot)
         if alive and made.monitor.alive(self.boot):
-            return TaskState(id, self._living(id, bundle, made.first), made.first, made.monitor)
+            phase = self._living(id, bundle, made.first)
+            outside = self._outside(made.first.pid, bundle.record.cgroup) if phase is TaskPhase.RUNNING else ""
+            return TaskState(id, phase, made.first, made.monitor, outside=outside)
         exit = None if alive else self.exit(id)
         if exit is None and not alive and made.monitor.alive(self.boot):
             return TaskState(id, TaskPhase.RUNNING, made.first, made.monitor)
@@ -58,6 +60,10 @@ class Eyes:
         if os.path.lexists(f"{self.runtime_root}/{id}/exec.fifo") and self._has_not_begun(first.pid):
             return TaskPhase.CREATED
         return TaskPhase.PAUSED if limits.frozen(self.found, bundle.record.cgroup) else TaskPhase.RUNNING
+
+    def _outside(self, pid: int, group: str) -> str:
+        """The control groups of its that the first process has left; here nobody says that it was in all of them."""
+        return ""
 
     def exit(self, id: str) -> Exit | None:
         """What the monitor wrote when the task ended; None when it has not."""
@@ -75,3 +81,12 @@ class Eyes:
             return proc.read_small(f"/proc/{pid}/comm").rstrip().endswith(self.unbegun.encode())
         except OSError:
             return False
+
+
+class GroupEyes(Eyes):
+    """Of a runtime that puts the first process into the task's group in every hierarchy."""
+
+    __slots__ = ()
+
+    def _outside(self, pid: int, group: str) -> str:
+        return cgroups.left_behind(pid, group, self.found)

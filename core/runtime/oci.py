@@ -27,7 +27,7 @@ from core.runtime import conmon, criu, limits, placing
 from core.runtime.bundle import Bundle, Bundles, Made
 from core.runtime.joining import joined
 from core.runtime.monitored import MonitoredTasks, telling
-from core.runtime.observing import Eyes
+from core.runtime.observing import Eyes, GroupEyes
 from core.runtime.ports import (
     ExecSpec,
     Stats,
@@ -80,7 +80,7 @@ class OciShim(MonitoredTasks):
     groups lie below it, monitors in `<group>/monitors`. `boot`: this boot's id.
     """
 
-    _looking: ClassVar[type[Eyes]] = Eyes
+    _looking: ClassVar[type[Eyes]] = GroupEyes
     """How the phase of a task is seen."""
 
     def __init__(

@@ -123,13 +123,17 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
-    """What is seen of one task. `pid` is its first process, `monitor` the process that waits for its exit."""
+    """What is seen of one task. `pid` is its first process, `monitor` the process that waits for its exit.
+
+    `outside` names the control groups of its that its first process has left ("": none): no limit of theirs holds it.
+    """
 
     id: str
     phase: TaskPhase
     pid: ProcessId | None = None
     monitor: ProcessId | None = None
     exit: Exit | None = None
+    outside: str = ""
 
 
 @dataclass(frozen=True, slots=True)

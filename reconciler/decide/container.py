@@ -17,7 +17,7 @@ from core.runtime.ports import TaskPhase
 from reconciler.decide.attempts import STOPPED_BY_HAND, Attempt, Ended, Memory, failures_after, restart_delay
 from reconciler.decide.facts import ContainerFacts, Now, TaskSeen
 from reconciler.decide.going import deletion, drop_older, stop, stop_others, teardown
-from reconciler.decide.health import UNHEALTHY, Health, health
+from reconciler.decide.health import UNHEALTHY, Health, escaped, health
 from reconciler.decide.hooks import after_start
 from reconciler.decide.overrides import STOP, Stop, restart_asked, stop_of
 from reconciler.decide.surroundings import around, disown_unneeded, ensure_owned, needs
@@ -48,6 +48,7 @@ from reconciler.model.actions import (
     Plan,
     PrepareTask,
     Remember,
+    ResumeTask,
     StartTask,
     UpdateTask,
 )
@@ -231,7 +232,9 @@ def _keep(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) 
         case TaskPhase.CREATED:
             others = stop_others(facts, spec, memory, now)
             return others if others is not None else Plan(tuple(_start(facts, spec, current)))
-        case TaskPhase.RUNNING | TaskPhase.PAUSED:
+        case TaskPhase.PAUSED:
+            return Plan((ResumeTask(facts.obj.key, task.id),), (), "something has frozen it")
+        case TaskPhase.RUNNING:
             return _running(facts, spec, memory, now)
         case TaskPhase.STOPPED | TaskPhase.LOST:
             return _ending(facts, spec, memory, task, now)
@@ -304,17 +307,17 @@ def health_of(facts: ContainerFacts, spec: ContainerSpec, memory: Memory) -> Hea
 
 
 def _unhealthy(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, state: Health, now: Now) -> Plan | None:
-    """A probe says that it must be ended: write down why, then end it; what was once condemned is not spared."""
+    """A probe or its groups say that it must be ended: write down why, then end it; who was condemned is not spared."""
     current = memory.current
     assert current is not None
+    task = task_of(facts, current)
+    assert task is not None
     if memory.condemned():
-        task = task_of(facts, current)
-        assert task is not None
         return stop(facts, spec, task, now)
-    if not state.fatal:
+    if not (cause := state.fatal or escaped(task.outside)):
         return None
-    mark = {"unhealthy": {"attempt": current.attempt, "cause": state.fatal}}
-    return Plan((Remember(facts.obj.key, mark, UNHEALTHY, state.fatal),), (), "unhealthy")
+    mark = {"unhealthy": {"attempt": current.attempt, "cause": cause}}
+    return Plan((Remember(facts.obj.key, mark, UNHEALTHY, cause),), (), "unhealthy")
 
 
 def _ending(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, task: TaskSeen, now: Now) -> Plan:

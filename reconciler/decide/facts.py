@@ -39,6 +39,8 @@ class TaskSeen:
     pid: int | None = None
     described: Mapping[str, Any] | None = None
     """What it was prepared with; looked up only while the store remembers nothing of its container."""
+    outside: str = ""
+    """The control groups of its that its first process has left, by name; no limit of theirs holds it."""
 
 
 @dataclass(frozen=True, slots=True)

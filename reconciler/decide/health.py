@@ -73,3 +73,8 @@ def _fatal(role: str, probe: Probe, answer: ProbeSeen) -> str:
     if answer.failures < probe.failures:
         return ""
     return f"{role} probe failed {probe.failures} times ({answer.message})"
+
+
+def escaped(outside: str) -> str:
+    """What is wrong with a task whose first process has left those control groups; "" where it has left none."""
+    return f"it runs outside of its control groups ({outside}), so no limit holds it" if outside else ""

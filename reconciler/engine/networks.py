@@ -6,17 +6,20 @@ twice. The default network's bridge is there while a sandbox is on it, and no lo
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
 from core import fsio
-from core.errors import NotFound, from_os_error
+from core.errors import AgentError, Failed, NotFound, from_os_error
 from core.network.cni import Attachment, Cni, PortMapping
 from core.network.conflist import MOST_BYTES, NetworkList, choose, parse
 from core.network.own import NAME, Bridge
 from reconciler.model.kinds.sandbox import Network
+
+_log: Final = logging.getLogger(__name__)
 
 SUFFIXES: Final = (".conf", ".conflist", ".json")
 
@@ -39,6 +42,12 @@ class Networks(Protocol):
     def sweep(self, known: Collection[str]) -> None:
         """Detach what belongs to none of the sandboxes `known`, and give back addresses that nobody has."""
 
+    def inspect(self) -> Sequence[str]:
+        """Have the next sandbox's network looked at closely; all, when it is amiss. What is amiss is detached: its ids.
+
+        Called every so often: what a firewall that is loaded anew throws away is seen by nothing else.
+        """
+
 
 class CniNetworks:
     """Networks by CNI plugins; `lists` is the folder of the machine's own configuration lists."""
@@ -48,6 +57,9 @@ class CniNetworks:
         self._own = own
         self._lists = lists
         self._lock = fsio.make_private(folder) / ".lock"
+        self._turn = 0
+        self._said: dict[str, str] = {}
+        """What the plugins complained of when a sandbox was last well, by its id: mostly nothing."""
 
     def configure(self, lists: Path, plugins: Sequence[str]) -> None:
         """Look there for what is attached from now on."""
@@ -80,6 +92,38 @@ class CniNetworks:
             self._cni.delete(id)
         self._cni.release_unknown(self._own.leases)
         self._tidy()
+
+    def inspect(self) -> Sequence[str]:
+        """By CHECK of the plugins, whose word is held against what they said of it before: some are never content."""
+        ids = [*self._cni.ids()]
+        self._said = {id: said for id, said in self._said.items() if id in ids}
+        self._turn += 1
+        if not ids or not self._amiss(ids[self._turn % len(ids)]):
+            return ()
+        found = [id for id in ids if self._amiss(id)]
+        for id in found:
+            del self._said[id]
+            self._cni.delete(id)
+        return found
+
+    def _amiss(self, id: str) -> bool:
+        """Whether the plugins have a complaint of it that they had not when they were first asked."""
+        if self._cni.attached(id) is None:
+            return False
+        complaint = ""
+        try:
+            self._own.mend()
+            self._cni.check(id)
+        except Failed as error:
+            complaint = str(error)
+        except AgentError as error:
+            _log.warning("the network of %s cannot be looked at: %s", id, error)
+            return False
+        if not complaint or complaint == self._said.setdefault(id, complaint):
+            self._said[id] = complaint
+            return False
+        _log.warning("the network of %s is not as it was made: %s", id, complaint)
+        return True
 
     def _tidy(self) -> None:
         lock = fsio.Lock(self._lock)

@@ -158,7 +158,7 @@ class Eyes:
             self._exits.watch(seen.pid, Key(Kind.CONTAINER, name))
         pid = seen.pid.pid if seen.pid is not None and alive else None
         described = shim.described(id) if describe else None
-        return TaskSeen(id, known.hash, known.attempt, seen.phase, alive, seen.exit, pid, described)
+        return TaskSeen(id, known.hash, known.attempt, seen.phase, alive, seen.exit, pid, described, seen.outside)
 
     def probes(self, key: Key, task: str, probes: Mapping[str, Probe]) -> Mapping[str, ProbeSeen]:
         """What the probes of a running task have said, by role; from now on these are asked, and no others of `key`."""

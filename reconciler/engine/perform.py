@@ -44,6 +44,7 @@ from reconciler.model.actions import (
     RemoveLogs,
     RemoveSandbox,
     RemoveVolume,
+    ResumeTask,
     RunHook,
     SignalTask,
     StartTask,
@@ -114,6 +115,9 @@ class NodeHands:
             case StartTask(key, id):
                 self._eyes.node.runtimes.of_task(id).shim.start(id)
                 self._tell(key, "Normal", "Started", id)
+            case ResumeTask(key, id):
+                self._eyes.node.runtimes.of_task(id).shim.resume(id)
+                self._tell(key, "Warning", "Resumed", f"{id} stood still: something else had frozen it")
             case RunHook():
                 self._tasks.hook(action)
             case SignalTask():

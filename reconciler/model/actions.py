@@ -151,6 +151,15 @@ class StartTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeTask:
+    """Let it go on: something has frozen it, and nobody who wants that says so here."""
+
+    phase: ClassVar[str] = "resuming"
+    key: Key
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunHook:
     """Begin to run a command in it, `postStart` or `preStop`; how it ends is seen later."""
 
@@ -293,6 +302,7 @@ Action = (
     | PrepareTask
     | CreateTask
     | StartTask
+    | ResumeTask
     | RunHook
     | SignalTask
     | UpdateTask

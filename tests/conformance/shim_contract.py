@@ -81,6 +81,7 @@ class ShimContract:
         assert shim.state("one").phase is TaskPhase.PREPARED
         assert shim.create("one").phase is TaskPhase.CREATED
         assert shim.start("one").phase is TaskPhase.RUNNING
+        assert shim.state("one").outside == ""
         assert list(shim.tasks()) == ["one"]
         shim.kill("one", signal.SIGKILL)
         exit = shim.wait("one", 10)

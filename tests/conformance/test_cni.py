@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from core.network.cni import FOLDERS, Cni, PortMapping, PortTaken
 from core.network.conflist import NetworkList, default
 from core.network.own import Bridge
 from core.process import Launcher
+from reconciler.engine.networks import CniNetworks
 from tests.registry import free_port
 
 pytestmark = [
@@ -248,3 +250,37 @@ def test_what_is_not_as_the_plugins_made_it_is_seen(ground: Ground) -> None:
         ground.cni.check("web-1")
     with pytest.raises(NotFound, match="attached to no network"):
         ground.cni.check("db-1")
+
+
+def test_a_namespace_whose_interface_was_removed_is_attached_anew(ground: Ground) -> None:
+    netns = ground.namespace("a")
+    ground.cni.add("web-1", netns, ground.network)
+    run("ip", "netns", "exec", f"{ground.prefix}a", "ip", "link", "del", "eth0")
+    assert ground.cni.attached("web-1") is None
+    got = ground.cni.add("web-1", netns, ground.network)
+    assert ground.cni.attached("web-1") == got
+    assert (ground.veths(), ground.leased()) == (1, [got.address])
+
+
+def test_rules_that_somebody_flushed_are_found_and_their_sandboxes_detached(ground: Ground) -> None:
+    own = Bridge(ground.folder / "own", Launcher(), ground.prefix)
+    networks = CniNetworks(ground.cni, own, ground.folder / "lists", ground.folder)
+    for name in ("web-1", "db-1"):
+        port = PortMapping(free_port(), 80, "tcp", "")
+        ground.cni.add(name, ground.namespace(name[:2]), ground.network, [port])
+    assert [*networks.inspect(), *networks.inspect()] == []
+    for rule in [line for line in ground.rules() if line.startswith("-A CNI-HOSTPORT-DNAT") and "web-1" in line]:
+        run("iptables", "-t", "nat", "-D", *shlex.split(rule)[1:])
+    found = [*networks.inspect(), *networks.inspect()]
+    assert found == ["web-1"]
+    assert (ground.cni.attached("web-1"), ground.cni.attached("db-1") is not None) == (None, True)
+
+
+def test_a_check_that_is_never_content_detaches_nothing(ground: Ground) -> None:
+    networks = CniNetworks(
+        ground.cni, Bridge(ground.folder / "own", Launcher(), ground.prefix), ground.folder / "lists", ground.folder
+    )
+    ground.cni.add("web-1", ground.namespace("a"), ground.network)
+    run("ip", "netns", "exec", f"{ground.prefix}a", "ip", "addr", "flush", "dev", "eth0")
+    assert [networks.inspect() for _ in range(3)] == [()] * 3
+    assert ground.cni.attached("web-1") is not None

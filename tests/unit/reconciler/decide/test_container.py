@@ -21,6 +21,7 @@ from reconciler.model.actions import (
     Release,
     Remember,
     RemoveLogs,
+    ResumeTask,
     SignalTask,
     StartTask,
     UpdateTask,
@@ -110,6 +111,23 @@ def test_where_a_second_run_would_be_wrong_the_start_is_noted_before_it(policy: 
 
 def test_what_runs_as_wanted_is_left_alone() -> None:
     assert plan(started()).converged
+
+
+def test_what_stands_still_is_told_to_go_on() -> None:
+    assert kinds(plan(with_task(started(), TaskPhase.PAUSED, alive=True))) == [ResumeTask]
+
+
+def test_what_has_left_its_control_groups_is_ended_and_started_again_once() -> None:
+    seen = started()
+    seen = replace(seen, tasks=(replace(seen.tasks[0], outside="pids"),))
+    condemned = plan(seen)
+    assert kinds(condemned) == [Remember]
+    assert (
+        Memory.of(after(seen, condemned).obj.record)
+        .condemned()
+        .startswith("it runs outside of its control groups (pids)")
+    )
+    assert kinds(plan(after(seen, condemned))) == [SignalTask]
 
 
 def test_what_was_created_and_not_started_is_started() -> None:
