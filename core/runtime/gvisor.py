@@ -8,6 +8,8 @@ serves it files need memory and threads beside the task's: its limits have that 
 The network is that of the sandbox's own network namespace (`--network=host` means the namespace that runsc is put
 into). gVisor's own stack would take the addresses off the interface: a second container of the sandbox, or the next
 attempt of the first, would find none.
+
+Filters of system calls are set by the sentry for the task's own processes, not for further ones (`exec`).
 """
 
 from __future__ import annotations
@@ -38,6 +40,9 @@ OWN_MEMORY: Final = 64 << 20
 """Bytes that the sentry and the gofer may use beside the task."""
 OWN_THREADS: Final = 256
 """Threads likewise: each of the task's own threads is some of the node's."""
+_FILTERS: Final = "--oci-seccomp"
+_EVERY: Final = {"allow": True, "access": "rwm"}
+"""The rule of a privileged task, which takes what there is."""
 _PARTED: Final = "_sandbox:"
 _PHASES: Final = {"creating": TaskPhase.CREATED, "created": TaskPhase.CREATED, "paused": TaskPhase.PAUSED}
 _MEMORY: Final = ("limit", "reservation", "swap")
@@ -66,19 +71,16 @@ class GvisorShim(OciShim):
     def __init__(
         self, state: Path, group: str, launcher: Launcher, clock: Clock, boot: str, program: str = PROGRAM
     ) -> None:
-        super().__init__(state, group, launcher, clock, boot, Tools(program, flags=(f"--network={self._network}",)))
+        super().__init__(
+            state, group, launcher, clock, boot, Tools(program, flags=(f"--network={self._network}", _FILTERS))
+        )
 
     def _left(self) -> Iterable[str]:
         return {name.partition(_PARTED)[0] for name in os.listdir(self._eyes.runtime_root) if _PARTED in name}
 
     def prepare(self, task: NewTask) -> None:
-        """ABSENT → PREPARED; raises `Unsupported` for a process namespace that is shared, which sentries cannot do."""
-        spaces = task.spec.get("linux", {}).get("namespaces", ())
-        if any(one["type"] == "pid" and one.get("path") for one in spaces):
-            raise Unsupported(
-                "gVisor cannot share a process namespace between containers",
-                advice="Leave out `shareProcessNamespace`, or take another `runtime`.",
-            )
+        """ABSENT → PREPARED; raises `Unsupported` for what a sentry cannot give: see `_check`."""
+        _check(task.spec.get("linux", {}))
         super().prepare(replace(task, spec=_with_room(task.spec)))
 
     def _born(self, first: int, group: str) -> Iterable[int]:
@@ -175,6 +177,23 @@ def interfaces(namespace: str) -> list[str]:
 
     syscalls.in_own_thread(look)
     return found
+
+
+def _check(linux: Mapping[str, Any]) -> None:
+    """Raise `Unsupported` for namespaces and devices that a sentry would leave out, or fail on, without a word."""
+    spaces = {one["type"]: one.get("path") for one in linux.get("namespaces", ())}
+    rules = linux.get("resources", {}).get("devices", ())
+    for cannot, asked, field in (
+        (bool(spaces.get("pid")), "share a process namespace between containers", "shareProcessNamespace"),
+        ("user" in spaces, "join the users of a sandbox", "userNamespace"),
+        (
+            bool(linux.get("devices")) and not any(rule == _EVERY for rule in rules),
+            "open devices of the node",
+            "devices",
+        ),
+    ):
+        if cannot:
+            raise Unsupported(f"gVisor cannot {asked}", advice=f"Leave out `{field}`, or take another `runtime`.")
 
 
 def _with_room(spec: Mapping[str, Any]) -> dict[str, Any]:

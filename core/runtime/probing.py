@@ -210,8 +210,9 @@ def ask_gvisor(path: str, launcher: Launcher, found: Hierarchies) -> Probe:
         flags = launcher.run([path, "flags"], timeout=_SECONDS)
     except (AgentError, OSError) as error:
         return replace(probe, problem=f"does not start: {error}", advice=_ADVICE.format(Path(path).name))
-    platform = _PLATFORM.findall((flags.stdout + flags.stderr).decode("utf-8", "replace"))
-    can: dict[str, Any] = {"platform": platform[:1]} if platform else {}
+    told = (flags.stdout + flags.stderr).decode("utf-8", "replace")
+    platform = _PLATFORM.findall(told)
+    can: dict[str, Any] = {"platform": platform[:1], "seccomp": "-oci-seccomp" in told} if platform else {}
     return replace(probe, can={**can, "cgroup": ["v1" if found.v1 else "v2"], "network": [_NODE_STACK]})
 
 

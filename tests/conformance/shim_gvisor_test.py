@@ -6,6 +6,7 @@ import secrets
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,10 +14,11 @@ import pytest
 
 from core import cgroups
 from core.clock import SystemClock
-from core.errors import NotFound
+from core.errors import NotFound, Unsupported
 from core.process import Launcher
 from core.runtime.gvisor import GvisorShim
-from core.runtime.ports import ExecSpec
+from core.runtime.node import Device
+from core.runtime.ports import ExecSpec, TaskPhase
 from tests.conformance.shim_contract import ShimContract, eventually, leave_out, running
 from tests.conformance.shim_ground import OciGround, make_root, skip_unless_possible
 
@@ -28,6 +30,14 @@ LACKS: Final[Mapping[str, str]] = {
     "test_limits_change_in_place": "pids: threads of the sentry count too, so the limit has room (memory: see below)",
 }
 """The tests of the suite that do not hold for gVisor, and why."""
+INSTEAD: Final[Mapping[str, str]] = {
+    "test_a_command_that_is_not_there_fails_create_and_can_be_deleted": (
+        "test_a_command_that_is_not_there_fails_start_and_can_be_deleted"
+    ),
+    "test_everyone_is_signalled_when_everyone_is_meant": "test_everyone_behind_the_sentry_is_signalled",
+    "test_limits_change_in_place": "test_a_memory_limit_changes_in_place",
+}
+"""Of these, which test shows the same in gVisor's way."""
 
 
 class GvisorGround(OciGround):
@@ -104,6 +114,19 @@ def test_a_memory_limit_is_raised_in_place(ground: GvisorGround) -> None:
     shim = running(ground, "sleep", "1000", memory=64 << 20)
     shim.update("one", {"memory": {"limit": 512 << 20, "swap": 512 << 20}})
     assert shim.state("one").exit is None
+
+
+@pytest.mark.parametrize("what", ["pid", "user", "devices"])
+def test_what_a_sentry_cannot_give_is_refused_by_name_and_leaves_nothing(ground: GvisorGround, what: str) -> None:
+    task = ground.task("true")
+    linux = dict(task.spec["linux"])
+    if what == "devices":
+        linux["devices"] = [Device.at("/dev/loop-control").to_oci()]
+    else:
+        linux["namespaces"] = [*linux["namespaces"], {"type": what, "path": f"/proc/self/ns/{what}"}]
+    with pytest.raises(Unsupported, match="gVisor cannot"):
+        ground.shim.prepare(replace(task, spec={**task.spec, "linux": linux}))
+    assert ground.shim.state("one").phase is TaskPhase.ABSENT
 
 
 def test_the_gofer_outlives_the_engine_that_made_it(ground: GvisorGround) -> None:

@@ -24,6 +24,10 @@ LACKS: Final[Mapping[str, str]] = {
     "test_a_terminal_has_the_size_it_is_told": "terminal: WASI has none",
 }
 """The tests of the suite that do not hold for modules, and why. `pause` and `resume` are SIGSTOP and SIGCONT."""
+INSTEAD: Final[Mapping[str, str]] = {
+    "test_limits_change_in_place": "test_its_share_of_the_processor_changes_in_place",
+}
+"""Of these, which test shows the same in a module's way."""
 
 
 @pytest.fixture
@@ -45,6 +49,18 @@ class TestModulesUnderTheirMonitor(ShimContract):
 
 def test_every_test_that_is_left_out_is_one_of_the_suite() -> None:
     assert [name for name in LACKS if not hasattr(ShimContract, name)] == []
+
+
+@pytest.mark.root
+def test_its_share_of_the_processor_changes_in_place(ground: WasmGround) -> None:
+    shim = running(ground, cpu=1.0)
+    shim.update("one", {"cpu": {"quota": 50_000, "period": 100_000}})
+    group, found = f"{ground.group.lstrip('/')}/box/one", ground.found
+    if (hierarchy := found.v1.get("cpu")) is not None:
+        assert (hierarchy / group / "cpu.cfs_quota_us").read_text().split() == ["50000"]
+    else:
+        assert found.v2 is not None
+        assert (found.v2 / group / "cpu.max").read_text().split() == ["50000", "100000"]
 
 
 def test_what_a_module_cannot_have_is_refused_and_leaves_it_running(ground: WasmGround) -> None:

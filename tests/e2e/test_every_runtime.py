@@ -6,10 +6,12 @@ left when all is deleted is looked for when a runtime's node ends.
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,7 @@ from tests.registry import Registry, free_port
 
 pytestmark = pytest.mark.root
 
+DEVICE: Final = "/dev/loop-control"
 NEVER: Final = {"restart": {"policy": "Never"}}
 PROGRAMS: Final = {"gvisor": "runsc", "runc-v2": "containerd-shim-runc-v2"}
 SCRIPTS: Final = {
@@ -77,6 +80,7 @@ def on(registry: Registry, request: pytest.FixtureRequest) -> Iterator[Every]:
     if runtime == "vm" and (why := why_not()):
         pytest.skip(why)
     with stage(registry) as made:
+        made.node.place.folder.chmod(0o711)  # users of a sandbox's own come through
         if runtime != "wasm":
             box = {"network": {"mode": "none"}, "runtime": runtime}
             made.must_apply(document("Sandbox", "shared", box), options=("--timeout", "60s"))
@@ -195,6 +199,89 @@ def test_a_port_of_the_node_leads_to_the_container(on: Every) -> None:
     assert ask().returncode != 0
 
 
+def test_hooks_run_after_the_start_and_before_the_end(on: Every) -> None:
+    mounts = [{"path": "/data", "volume": "hooked"}]
+    hooks = {role: {"exec": ["touch", f"/data/{role}"]} for role in ("postStart", "preStop")}
+    spec = {"hooks": hooks, "mounts": mounts}
+    if "hooks" in LACKS[on.runtime]:
+        assert on.st.apply(on.does("hooked", "sleeper", hooks=hooks)).returncode == 1
+        return
+    on.st.must_apply(document("Volume", "hooked", {"retain": True}), on.does("hooked", "sleeper", **spec))
+    folder = on.st.node.root / "volumes/hooked"
+    assert (folder / "postStart").exists()
+    on.st.delete("container/hooked")
+    assert (folder / "preStop").exists()
+    assert on.st.node.cli("delete", "volume/hooked", "--purge").returncode == 0
+
+
+def test_files_are_copied_out_and_in_or_that_is_refused(on: Every) -> None:
+    there, here = on.st.files / f"out-{on.runtime}", on.st.files / "in"
+    here.write_text("brought\n")
+    mounts = [{"path": "/data", "volume": "copied"}]
+    on.st.must_apply(document("Volume", "copied", {"retain": False}), on.does("copied", "sleeper", mounts=mounts))
+    (on.st.node.root / "volumes/copied/kept").write_text("kept\n")
+    for what, place, text in (("cp", "/etc/passwd", ":0:0:"), ("cp from a mount", "/data/kept", "kept\n")):
+        done = on.st.node.cli("cp", f"copied:{place}", there)
+        assert (done.returncode == 0) is (what not in LACKS[on.runtime]), (what, done)
+        assert done.returncode or text in there.read_text()
+        there.unlink(missing_ok=True)
+    done = on.st.node.cli("cp", here, "copied:/in")
+    assert (done.returncode == 0) is ("cp" not in LACKS[on.runtime]), done
+    if done.returncode == 0:
+        assert on.st.exec("copied", "cat /in") == "brought\n"
+    on.st.delete("container/copied", "volume/copied")
+
+
+def test_a_process_has_no_more_capabilities_calls_and_places_to_write_than_it_was_given(on: Every) -> None:
+    needs(on.runtime, "confinement")
+    rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}
+    (on.st.files / "no-mkdir.json").write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+    security = {"capabilities": {"drop": ["ALL"]}, "seccomp": "./no-mkdir.json", "readOnlyRootfs": True}
+    script = (
+        "grep CapEff /proc/self/status; cd /dev/shm; mkdir x || echo no mkdir; touch y && touch /z || echo no touch"
+    )
+    on.st.must_apply(on.runs("narrow", script, security=security, **NEVER))
+    on.st.exited("narrow")
+    assert on.log("narrow").split("\n")[:1] == ["CapEff:\t0000000000000000"]
+    assert "no mkdir\n" in on.log("narrow")
+    assert "no touch\n" in on.log("narrow")
+    on.st.delete("container/narrow")
+
+
+BOXES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "host network": {"network": {"mode": "host"}},
+    "own users": {"userNamespace": {"mode": "auto"}},
+    "shared processes": {"shareProcessNamespace": True},
+}
+"""Sandboxes that not every runtime can make."""
+
+
+@pytest.mark.parametrize("what", BOXES)
+def test_a_sandbox_is_what_it_was_asked_to_be_or_refused(on: Every, what: str) -> None:
+    box = document("Sandbox", "odd", {"runtime": on.runtime, "network": {"mode": "none"}, **BOXES[what]})
+    done = on.st.apply(box, on.st.container("inside", "exec sleep 1000", sandbox="odd"))
+    assert done.returncode == int(what in LACKS[on.runtime]), done
+    if done.returncode == 0:
+        pid = on.st.pid("inside")
+        match what:
+            case "host network":
+                assert os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
+            case "own users":
+                assert int(Path(f"/proc/{pid}/uid_map").read_text().split()[1]) > 0
+            case _:
+                assert "catatonit" in on.st.exec("inside", "cat /proc/1/comm")
+    on.st.node.cli("delete", "container/inside", "sandbox/odd")
+
+
+@pytest.mark.skipif(not Path(DEVICE).exists(), reason=f"this node has no {DEVICE}")
+def test_a_device_of_the_node_can_be_opened_or_is_refused(on: Every) -> None:
+    done = on.st.apply(on.does("opens", "sleeper", security={"devices": [DEVICE]}))
+    assert done.returncode == int("devices" in LACKS[on.runtime]), done
+    if done.returncode == 0:
+        on.st.exec("opens", f": <{DEVICE}")
+    on.st.node.cli("delete", "container/opens")
+
+
 def test_the_agent_is_killed_and_the_next_one_finds_the_workload_untouched(on: Every) -> None:
     on.st.must_apply(on.does("stays", "sleeper"))
     eventually(lambda: on.log("stays") == "up\n", "it is up")
@@ -212,6 +299,6 @@ def test_the_agent_is_killed_and_the_next_one_finds_the_workload_untouched(on: E
 
 
 def test_the_table_speaks_of_every_runtime_and_of_nothing_that_no_test_asks_for() -> None:
-    asked = {"exec", "probe", "oom", "grace", "localhost", "ports"}
+    asked = {"exec", "probe", "oom", "grace", "localhost", "ports", "hooks", "cp", "cp from a mount", "confinement"}
     assert set(LACKS) == set(EVERY)
-    assert {what for lacking in LACKS.values() for what in lacking} <= asked
+    assert {what for lacking in LACKS.values() for what in lacking} == asked | {*BOXES, "devices"}

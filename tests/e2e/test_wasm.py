@@ -201,6 +201,7 @@ def test_the_agent_may_be_killed_and_the_module_goes_on(st: Stage) -> None:
     [
         ({"network": {"mode": "host"}}, "spec.network.mode"),
         ({"tty": True}, "spec.tty"),
+        ({"security": {"devices": ["/dev/null"]}}, "spec.security.devices"),
         ({"probes": {"liveness": {"exec": ["true"]}}}, "spec.probes.liveness"),
         ({"mounts": [{"path": "/tmp", "tmpfs": {}}]}, "spec.mounts[0].tmpfs"),
     ],

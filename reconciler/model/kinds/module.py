@@ -22,6 +22,8 @@ def module_conflicts(spec: Mapping[str, Any]) -> Iterator[Problem]:
     for role in mapping_at(spec, "probes"):
         advice = "leave it out: nothing in a module can be asked"
         yield Problem(("probes", role), "is not for a module", advice, at_key=True)
+    if mapping_at(spec, "security").get("devices"):
+        yield Problem(("security", "devices"), "is not for a module", "leave it out", at_key=True)
     for i, mount in mappings_in(spec, "mounts"):
         if "tmpfs" in mount:
             yield Problem(("mounts", i, "tmpfs"), "is not for a module", "mount a volume instead", at_key=True)

@@ -142,7 +142,10 @@ def test_the_real_runtimes_answer(name: str, tmp_path: Path) -> None:
     assert Probe.from_json(found.to_json()) == found
 
 
-_GVISOR_FLAGS = """  -platform string
+_SYSTRAP = {"platform": ["systrap"], "seccomp": True, "cgroup": ["v2"]}
+_GVISOR_FLAGS = """  -oci-seccomp
+    \tEnables loading filters.
+  -platform string
     \tspecifies which platform to use: ptrace, kvm. (default "systrap")
   -platform_device_path string
     \tpath to a device. (default "x")
@@ -155,13 +158,13 @@ _GVISOR_FLAGS = """  -platform string
         (
             f"printf '%s' '{_GVISOR_FLAGS}' >&2",
             Hierarchies(Path("/c"), {}),
-            {"platform": ["systrap"], "cgroup": ["v2"]},
+            _SYSTRAP,
         ),
         ("echo no such command >&2; exit 1", Hierarchies(None, {"memory": Path("/c")}), {"cgroup": ["v1"]}),
     ],
 )
 def test_gvisor_is_asked_for_the_platform_that_it_takes_by_itself(
-    tmp_path: Path, flags: str, found: Hierarchies, can: dict[str, list[str]]
+    tmp_path: Path, flags: str, found: Hierarchies, can: dict[str, object]
 ) -> None:
     spec = script(tmp_path / "runsc", "runsc version release-20250101.0", flags)
     seen = prober(tmp_path / "cache", found).probe(spec)
