@@ -104,6 +104,7 @@ def _vm(ground: Ground) -> Driver:
         guest = Path(spec.options.get("guest", str(GUEST)))
         sandboxer = VmSandboxer(ground.state, ground.group, ground.launcher, ground.clock, ground.boot, guest)
         sandboxer.qemu = spec.path
+        sandboxer.board = spec.options.get("machine", "")
         return Runtime(spec, sandboxer, VmShim(sandboxer, ground.launcher, ground.clock, disks))
 
     def has(spec: RuntimeSpec) -> bool:

@@ -105,7 +105,7 @@ class Prober:
         from core.runtime.vm import ready  # of no use to a command that asks nothing
 
         guest = ready.guest_of(spec.options)
-        found = ready.look(probe.path, guest, guest if self._cache is None else self._cache.parent)
+        found = ready.look(probe.path, spec.options, guest if self._cache is None else self._cache.parent)
         return replace(probe, can=found.can, warnings=found.warnings, problem=found.problem, advice=found.advice)
 
     def _remembered(self, spec: RuntimeSpec, path: str) -> Probe:

@@ -109,14 +109,14 @@ class SnapshotsConfig(Spec):
     )
 
 
-_ONLY: Final = {"sandbox": "service", "rootfs": "mounts"}
-"""Options of shims that are a switch: there is one thing to write, or nothing."""
+_WORDS: Final = {"sandbox": ("service",), "rootfs": ("mounts",), "machine": ("microvm", "q35", "virt")}
+"""Options for which there are only these words, or nothing."""
 
 
 def _switches(options: dict[str, str]) -> dict[str, str]:
-    for name, value in _ONLY.items():
-        if options.get(name, value) != value:
-            raise Wrong(f"has {name}: {options[name]}", f"write {name}: {value}, or leave it out")
+    for name, words in _WORDS.items():
+        if options.get(name, words[0]) not in words:
+            raise Wrong(f"has {name}: {options[name]}", f"write {name}: {' or '.join(words)}, or leave it out")
     return options
 
 
@@ -126,7 +126,8 @@ class RuntimeConfig(Spec):
     sandboxer: Literal["oci", "wasm", "shim", "vm"] = Field(
         "oci",
         description="The kind of driver: `oci` (runc and its like), `wasm` (modules), `shim` (containerd's shims), "
-        "`vm` (virtual machines by QEMU; `options.guest`: the folder that `runtime prepare vm` filled).",
+        "`vm` (virtual machines by QEMU; `options.guest`: the folder that `runtime prepare vm` filled; "
+        "`options.machine`: `microvm`, `q35` or `virt`, in place of the best that QEMU has).",
     )
     path: AbsolutePath | None = Field(
         None,

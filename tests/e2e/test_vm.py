@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import signal
 import subprocess
 import urllib.request
@@ -26,7 +27,8 @@ TOP = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def st(registry: Registry) -> Iterator[Stage]:
     """One node for the module, whose containers run in machines unless they say otherwise."""
-    with stage(registry, "vm") as made:
+    pc = {"sandboxer": "vm", "options": {"machine": "q35"}}
+    with stage(registry, "vm", more={"pc": pc}) as made:
         yield made
 
 
@@ -141,6 +143,20 @@ def test_a_kernel_that_does_not_boot_is_told_with_its_last_words(st: Stage) -> N
     assert int(tries) < 5
     assert st.pid("well") == well
     st.delete("container/waits", "container/well", "sandbox/broken")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other architectures have one board only")
+def test_a_machine_of_an_ordinary_pc_lives_as_one_of_microvm(st: Stage) -> None:
+    box = document("Sandbox", "pc", {"runtime": "pc", "network": {"mode": "none"}})
+    mounts = [{"path": "/data", "volume": "pc"}]
+    script = "echo made >/data/file; echo begun; exec sleep 1000"
+    volume = document("Volume", "pc", {"retain": False})
+    st.must_apply(box, volume, st.container("old", script, sandbox="pc", mounts=mounts), options=("--timeout", "60s"))
+    argv = Path(f"/proc/{st.pid('old')}/cmdline").read_text().split("\0")
+    assert argv[argv.index("-machine") + 1].startswith("q35,")
+    eventually(lambda: st.node.cli("logs", "old").stdout == "begun\n", "its line")
+    assert st.exec("old", "ls /sys/bus/pci/drivers | grep virtio; cat /data/file") == "virtio-pci\nmade\n"
+    st.delete("container/old", "sandbox/pc", "volume/pc")
 
 
 def test_vm_for_a_runtime_that_makes_no_machines_is_refused(st: Stage) -> None:

@@ -204,12 +204,17 @@ def _tar(files: Mapping[str, tuple[int, int, bytes]]) -> bytes:
 
 @contextmanager
 def stage(
-    registry: Registry, runtime: str = "runc", *, agent: bool = True, config: Mapping[str, Any] = MappingProxyType({})
+    registry: Registry,
+    runtime: str = "runc",
+    *,
+    agent: bool = True,
+    config: Mapping[str, Any] = MappingProxyType({}),
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Stage]:
     """A stage for a module of tests; ends by deleting everything, stopping the agent and looking for leftovers.
 
     `runtime` is what containers get that name none; every runtime of `RUNTIMES` is there by its name. `config`:
-    more of the node's configuration.
+    more of the node's configuration; `more`: runtimes beside those.
     """
     place = leftovers.Place(Path(tempfile.mkdtemp(prefix="rc-", dir="/tmp")))
     files = place.folder / "files"
@@ -217,7 +222,7 @@ def stage(
     made = Stage(Node(place), registry, files, runtime)
     programs = {name: {"path": program(name, place.folder / "runtimes")} for name in RUNTIMES}
     file = place.folder / "config.yaml"
-    file.write_text(json.dumps({"version": 2, "runtimes": programs, "defaultRuntime": runtime, **config}))
+    file.write_text(json.dumps({"version": 2, "runtimes": {**programs, **more}, "defaultRuntime": runtime, **config}))
     made.node.env["RECONCILER_CONFIG"] = str(file)
     try:
         made.open()

@@ -83,7 +83,7 @@ class Kvm:
             for end in (end for pair in pairs for end in pair):
                 left.callback(end.close)
             doors = Doors(*(theirs.fileno() for _, theirs in pairs))
-            argv = command(Machine(found.kernel, found.initrd, accelerator="kvm"), doors, found.qemu)
+            argv = command(Machine(found.kernel, found.initrd, accelerator="kvm", board=found.board), doors, found.qemu)
             child = self._launcher.start(argv, pass_fds=doors.all, cwd="/")
             left.callback(kill_group, child)
             for _, theirs in pairs:  # so that its end is seen

@@ -54,4 +54,5 @@ def _key(wanted: Mapping[str, Any]) -> str:
     machine = wanted["machine"]
     files = [os.stat(path) for path in (wanted["qemu"], machine["kernel"], machine["initrd"])]
     marks = [f"{one.st_ino}-{one.st_size}-{one.st_mtime_ns}" for one in files]
-    return " ".join([*marks, machine["accelerator"], str(machine["memory"]), str(machine["cpus"])])
+    given = [str(machine.get(name, "")) for name in ("accelerator", "memory", "cpus", "board")]
+    return " ".join([*marks, *given])

@@ -20,12 +20,16 @@ _FS: Final = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """Paths of programs and files; `virtiofsd` "": no folder can be shared with a machine."""
+    """Paths of programs and files; `virtiofsd` "": no folder can be shared with a machine.
+
+    `board`: what machines are built on, once it is known.
+    """
 
     qemu: str
     kernel: str
     initrd: str
     virtiofsd: str
+    board: str = ""
 
 
 def installed(guest: Path, kernel: str = "", qemu: str = "") -> Installed:

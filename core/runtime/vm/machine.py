@@ -1,7 +1,8 @@
 """A machine as QEMU's command line. Pure.
 
 Rules of this file: nothing that QEMU would add by itself, no device that nobody asked for; every descriptor comes from
-the monitor, so that no socket of the machine has a name. Where there is no microvm, the devices are those of PCI.
+the monitor, so that no socket of the machine has a name. A *board* is what QEMU calls a machine; on one that is no
+microvm, the devices are those of PCI.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ MEMORY: Final = 256 << 20
 OVERHEAD: Final = 192 << 20
 """Bytes that QEMU may use beside the guest's own memory (TCG keeps up to 64 MiB of translated code)."""
 _KERNEL: Final = "console=ttyS0 quiet loglevel=4 panic=-1 reboot=t no_timer_check mitigations=off cryptomgr.notests"
-_MACHINES: Final = {
-    "x86_64": ("qemu-system-x86_64", "microvm,rtc=on,acpi=on", "device"),
-    "aarch64": ("qemu-system-aarch64", "virt", "pci"),
+_PROGRAMS: Final = {"x86_64": ("qemu-system-x86_64", ("microvm", "q35")), "aarch64": ("qemu-system-aarch64", ("virt",))}
+_BOARDS: Final = {
+    "microvm": ("microvm,rtc=on,acpi=on", "device"),
+    "q35": ("q35,usb=off,smbus=off,sata=off,vmport=off", "pci"),
+    "virt": ("virt", "pci"),
 }
+"""With its options, and the ending of the devices' names on its bus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ class Machine:
     fs: str = ""
     tsc: int = 0
     """kHz of the host's time-stamp counter; see `core.runtime.vm.tsc`."""
+    board: str = ""
+    """One of `boards`; "": the first of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +67,12 @@ class Doors:
 
 def program(machine: str = "") -> str:
     """QEMU's name for this node's architecture."""
-    return _MACHINES.get(machine or platform.machine(), _MACHINES["x86_64"])[0]
+    return _PROGRAMS.get(machine or platform.machine(), _PROGRAMS["x86_64"])[0]
+
+
+def boards() -> tuple[str, ...]:
+    """The boards that machines of this node's architecture can be built on, the one that boots fastest first."""
+    return _PROGRAMS.get(platform.machine(), _PROGRAMS["x86_64"])[1]
 
 
 def kernel_command_line(accelerator: str, tsc: int) -> str:
@@ -72,7 +83,7 @@ def kernel_command_line(accelerator: str, tsc: int) -> str:
 
 def command(wanted: Machine, doors: Doors, qemu: str) -> list[str]:
     """The command line; `qemu` is the program's path."""
-    _, board, bus = _MACHINES.get(platform.machine(), _MACHINES["x86_64"])
+    board, bus = _BOARDS[wanted.board or boards()[0]]
     memory = wanted.memory >> 20
     told = kernel_command_line(wanted.accelerator, wanted.tsc)
     words = [

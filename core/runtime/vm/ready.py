@@ -16,6 +16,7 @@ from core.clock import SystemClock
 from core.errors import AgentError
 from core.process import Launcher, find
 from core.runtime.vm.acceleration import kvm
+from core.runtime.vm.boards import checked
 from core.runtime.vm.installed import GUEST, Installed, check_sharing, installed
 from core.values import dataclass
 
@@ -40,9 +41,12 @@ class Ready:
     advice: str = ""
 
 
-def look(qemu: str, guest: Path, state: Path) -> Ready:
-    """See what a machine needs beside QEMU, whose path is given; `guest` and `state` as for `acceleration.kvm`."""
+def look(qemu: str, options: Mapping[str, str], state: Path) -> Ready:
+    """See what a machine needs beside QEMU, whose path is given; `options`: the runtime's; `state` as in `kvm`."""
+    guest = guest_of(options)
     try:
+        if options.get("machine"):
+            checked(options["machine"])
         found = installed(guest, qemu=qemu)
         for program, package in _TOOLS:
             find(program, package)

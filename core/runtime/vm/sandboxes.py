@@ -29,6 +29,7 @@ from core.runtime.sandbox_folders import STOPPED
 from core.runtime.sandboxes import OciSandboxer
 from core.runtime.vm import joining
 from core.runtime.vm.acceleration import kvm
+from core.runtime.vm.boards import Boards
 from core.runtime.vm.booted import Booted
 from core.runtime.vm.frames import VERSION
 from core.runtime.vm.installed import GUEST, Installed, installed
@@ -61,6 +62,9 @@ class VmSandboxer(OciSandboxer):
         self.ping_seconds = PING_SECONDS
         self.qemu = ""
         """QEMU's path; "": found by its name."""
+        self.board = ""
+        """What machines are built on; "": the best that QEMU has."""
+        self._boards = Boards(launcher)
 
     def folder(self, id: str) -> Path:
         """Where what belongs to a sandbox's machine lies."""
@@ -105,11 +109,12 @@ class VmSandboxer(OciSandboxer):
         super()._make(replace(sandbox, resources=resources))
         folder = fsio.make_private(self.folder(sandbox.id))
         found = self._installed(sandbox)
+        found = replace(found, board=self._boards.choose(found.qemu, self.board))
         cpus = int(sandbox.machine.get("cpus") or CPUS)
         accelerator = kvm(self.guest, self.ground[0], self._launcher, self._clock, self._boot).accelerator(found)
         share = _shared(folder / "share") if found.virtiofsd else ""
         fs = "fs" if found.virtiofsd else ""
-        machine = Machine(found.kernel, found.initrd, cpus, memory, accelerator, fs, kilohertz())
+        machine = Machine(found.kernel, found.initrd, cpus, memory, accelerator, fs, kilohertz(), found.board)
         wanted = {
             "machine": asdict(machine),
             "qemu": found.qemu,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import platform
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.errors import Unsupported
+from core.process import Launcher
+from core.runtime.vm.boards import Boards
 from core.runtime.vm.disks import serial
 from core.runtime.vm.machine import TAG, Doors, Machine, command, plugged
 from core.runtime.vm.translate import CARRIED, SHARED, SHM, translate
@@ -57,6 +62,47 @@ def test_a_machine_without_microvm_takes_devices_of_pci(monkeypatch: pytest.Monk
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     devices = [word.partition(",")[0] for word in after("-device", words(tap=13))]
     assert devices == ["virtio-serial-pci", "virtserialport", "virtio-scsi-pci", "virtio-net-pci"]
+
+
+def test_a_machine_on_another_board_than_microvm_takes_devices_of_pci_too() -> None:
+    found = words(replace(WANTED, board="q35", fs="fs"), tap=13)
+    assert after("-machine", found)[0].startswith("q35,")
+    devices = [word.partition(",")[0] for word in after("-device", found)]
+    assert devices == [
+        "virtio-serial-pci",
+        "virtserialport",
+        "virtio-scsi-pci",
+        "virtio-net-pci",
+        "vhost-user-fs-pci",
+    ]
+
+
+def qemu(folder: Path, *boards: str) -> Path:
+    """A QEMU that has these boards, and counts how often it is asked."""
+    path = folder / "qemu"
+    lines = "".join(f"{board:<20} some machine\n" for board in boards)
+    path.write_text(f"#!/bin/sh\necho x >>{path}.asked\nprintf 'Supported machines are:\n{lines}'\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other architectures have one board only")
+def test_the_board_is_the_best_that_qemu_has_and_it_is_asked_once(tmp_path: Path) -> None:
+    boards = Boards(Launcher())
+    path = qemu(tmp_path, "pc", "q35", "microvm")
+    assert [boards.choose(str(path)) for _ in range(2)] == ["microvm"] * 2
+    os.rename(qemu(tmp_path, "pc", "q35"), tmp_path / "older")
+    assert boards.choose(str(tmp_path / "older")) == "q35"
+    with pytest.raises(Unsupported, match="none of the machines microvm, q35"):
+        boards.choose(str(qemu(tmp_path, "pc")))
+    assert len((tmp_path / "qemu.asked").read_text().split()) == 3
+
+
+def test_a_board_that_is_asked_for_is_taken_unless_there_is_none_of_that_name() -> None:
+    boards, there = Boards(Launcher()), "q35" if platform.machine() == "x86_64" else "virt"
+    assert boards.choose("/nowhere", there) == there
+    with pytest.raises(Unsupported, match="machines on 'toaster'"):
+        boards.choose("/nowhere", "toaster")
 
 
 def test_a_disk_is_raw_and_found_by_its_serial() -> None:
