@@ -12,12 +12,12 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from core import syscalls
 from core.errors import OverLimit, from_os_error
+from core.values import dataclass
 
 STAGING: Final = ".staging-"
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -10,8 +10,9 @@ import contextlib
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, Self
+
+from core.values import dataclass
 
 _MICRO: Final = 1_000_000
 

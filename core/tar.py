@@ -13,10 +13,10 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from core.errors import Invalid, OverLimit
+from core.values import dataclass
 
 T = TypeVar("T")
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
 from core.content.store import ContentStore
 from core.digest import Digest
 from core.errors import Busy
+from core.values import dataclass
 
 _CHUNK: Final = 1 << 18
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from core.clock import Clock
 from core.errors import Unavailable
+from core.values import dataclass
 
 CROWD: Final = 4
 """Requests at once to a host that is not known to answer."""

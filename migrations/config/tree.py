@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from core.errors import Invalid
+from core.values import dataclass
 
 Path: TypeAlias = tuple[str, ...]
 

@@ -8,10 +8,11 @@ cannot be overlooked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
+from core.values import dataclass
 from migrations.config.tree import Node, Origin, Path, Rows, Table, find, leaves, put, remove, shift, spell
 
 

@@ -7,11 +7,12 @@ Rules of this file: services that share a network of compose share one Sandbox h
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any, Final
 
 from core.errors import Invalid
+from core.values import dataclass
 from migrations.config.work import Outcome
 from migrations.manifests.compose_files import Files
 from migrations.manifests.compose_sandbox import groups, sandbox

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, Final
 
+from core.values import dataclass
 from migrations.manifests.amounts import cores, cpu, docker_size
 from migrations.manifests.compose_stage import Part
 from migrations.manifests.given import Given

@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
+from core.values import dataclass
 from migrations.config.work import Outcome
 from migrations.manifests.given import Account, Given
 from migrations.manifests.making import Made, Settings, absolute, is_data_key, mountable

@@ -7,9 +7,9 @@ volume. A mount that cannot be here is dropped alone.
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
 from typing import Any, Final
 
+from core.values import dataclass
 from migrations.manifests.amounts import docker_size
 from migrations.manifests.compose_stage import Part
 from migrations.manifests.given import Given

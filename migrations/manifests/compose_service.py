@@ -7,9 +7,10 @@ ours does something else. A key of one image, one mount or one port that cannot 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
+from core.values import dataclass
 from migrations.config.work import Outcome
 from migrations.manifests.amounts import docker_size, duration
 from migrations.manifests.compose_confinement import Confinement

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from core.values import dataclass
 from migrations.manifests.compose_files import Files
 from migrations.manifests.given import Account, Given
 from migrations.manifests.making import Made, Settings

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from core.errors import Invalid
+from core.values import dataclass
 from migrations.config.work import Outcome
 from migrations.manifests.container_spec import Process
 from migrations.manifests.given import Account, Given, Rule, follow

@@ -8,9 +8,10 @@ silently.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple, TypeAlias
 
+from core.values import dataclass
 from migrations.config.tree import BadDocument
 from migrations.config.work import Entry, Outcome
 

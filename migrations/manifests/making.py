@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final, NamedTuple
 
+from core.values import dataclass
 from migrations.config.work import Entry, Outcome
 from migrations.manifests.given import Account, Given
 

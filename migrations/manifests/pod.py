@@ -7,10 +7,10 @@ ConfigMaps are Secrets, a claim is a Volume; of what makes Pods (a Deployment an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from core.errors import Invalid
+from core.values import dataclass
 from migrations.config.work import Outcome
 from migrations.manifests.given import Account, Given, Rule, follow
 from migrations.manifests.making import Made, Result, Settings, annotations_of, is_data_key, words

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
+from core.values import dataclass
 from migrations.config.work import Outcome
 from migrations.manifests.amounts import cpu, quantity, size
 from migrations.manifests.given import Account, Given, Rule, follow

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Final
 
+from core.values import dataclass
 from migrations.config.work import Outcome
 from migrations.manifests.amounts import seconds
 from migrations.manifests.given import Account, Given, Rule, follow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -11,6 +10,7 @@ import click
 
 from core.clock import Clock, SystemClock
 from core.errors import NotFound
+from core.values import dataclass
 from reconciler.model.identity import Key, Kind, checked_name, kind_of
 from reconciler.model.objects import Object
 from reconciler.store.port import ObjectStore

@@ -7,9 +7,10 @@ time or `drop` made stale; `due` is the truth, and the heap is built anew before
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
+from core.values import dataclass
 from reconciler.model.identity import Key
 
 _SLACK: Final = 64

@@ -12,10 +12,10 @@ import select
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from core.proc import ProcessId
+from core.values import dataclass
 from reconciler.model.identity import Key
 
 _EVENTS: Final = 256

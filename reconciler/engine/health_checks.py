@@ -10,7 +10,7 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Final
 
 from core.clock import Clock
@@ -18,6 +18,7 @@ from core.errors import AgentError, Failed, NotFound
 from core.network import reach
 from core.runtime.ports import Reaching
 from core.runtime.table import RuntimeTable
+from core.values import dataclass
 from reconciler.decide.health import ProbeSeen
 from reconciler.model.identity import Key
 from reconciler.model.kinds.probes import Probe

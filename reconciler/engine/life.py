@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from core.values import dataclass
 from reconciler.engine.cgroup_home import CgroupHome
 from reconciler.engine.engine import Engine
 from reconciler.engine.exits import Exits

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from core.runtime.ports import SandboxPhase, TaskPhase
 from core.runtime.probing import Prober
 from core.runtime.table import RuntimeTable
 from core.snapshots.ports import SnapshotKind, SnapshotMissing, Snapshotter
+from core.values import dataclass
 from reconciler.decide.facts import Attached, Disk, HookSeen, SandboxSeen, StopAsked, TaskSeen
 from reconciler.decide.health import ProbeSeen
 from reconciler.engine.exits import Exits

@@ -11,11 +11,11 @@ import contextlib
 import random
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from core.clock import Clock
+from core.values import dataclass
 
 PARTED: Final = 2.0
 """Seconds by which wall and monotonic time may drift apart between two looks."""

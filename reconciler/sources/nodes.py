@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from core.values import dataclass
 from reconciler.sources.faults import Fault
 
 Path = tuple[str | int, ...]

@@ -12,7 +12,7 @@ import itertools
 import socket
 import struct
 import threading
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -22,6 +22,7 @@ from core.errors import AgentError, NotFound, TimedOut, Unavailable, from_os_err
 from core.runtime.ttrpc import frames
 from core.runtime.ttrpc.frames import Frame, Frames, Type
 from core.runtime.wire import Malformed
+from core.values import dataclass
 
 _READ: Final = 1 << 16
 _CONNECT_SECONDS: Final = 5.0
