@@ -25,6 +25,7 @@ from tests.registry import Registry, image_layouts, missing_tools
 
 HERE: Final = Path(__file__).resolve().parent.parent
 MANIFESTS: Final = Path("manifests/demo")
+MODULE: Final = Path("manifests/wasm")
 REGISTRY_PORT: Final = 5005
 WEB_PORT: Final = 8088
 IMAGES: Final = {"busybox": "busybox:1", "web": "web:1", "web2": "web:2"}
@@ -222,36 +223,16 @@ def whole(place: leftovers.Place) -> None:
         raise Failed("something is left: " + "; ".join(left))
 
 
-def a_module(folder: Path) -> Path:
-    """A module that greets and goes on, as an image in an archive, and the manifest of a container of it."""
-    # Only here: the engine that writes it is not needed by the rest.
-    from tests.conformance.shim_wasm_ground import FOREVER, program
-    from tests.e2e.test_wasm import layout
-
-    words = "hello from a module\n"
-    greets = program(f"(call $say (i32.const 1024) (i32.const {len(words)})) {FOREVER}", words)
-    config = b'{"architecture": "wasm", "os": "wasip1"}'
-    layout(folder / "hello", (config, "application/vnd.wasm.config.v0+json"), (greets, "application/wasm"))
-    path = folder / "hello.yaml"
-    path.write_text(
-        "apiVersion: reconciler/v1\nkind: Image\nmetadata: {name: hello}\n"
-        "spec: {ref: 'hello:latest', archive: hello, platform: wasi/wasm}\n---\n"
-        "apiVersion: reconciler/v1\nkind: Container\nmetadata: {name: hello}\nspec: {image: hello, runtime: wasm}\n"
-    )
-    return path
-
-
-def what_works_without(reason: str, folder: Path) -> None:
-    """The part that needs neither root nor a runtime; `folder` is its own."""
+def what_works_without(reason: str) -> None:
+    """The part that needs neither root nor a runtime."""
     say(f"Containers of processes cannot be run here ({reason}); this is what works all the same.")
     step("What the node lacks, and what to install")
     run("reconciler", "doctor", codes=(0, 1))
     step("A WASM module runs: it needs neither root nor a package")
-    path = a_module(folder)
-    run("reconciler", "apply", "--timeout", "60s", "-f", path)
+    run("reconciler", "apply", "--timeout", "60s", "-f", MODULE)
     run("reconciler", "get", "containers")
-    run("reconciler", "logs", "hello")
-    run("reconciler", "delete", "--timeout", "30s", "container/hello", "image/hello")
+    run("reconciler", "logs", "greeter")
+    run("reconciler", "delete", "--timeout", "30s", "-f", MODULE)
     step("What would be done with the demo's manifests")
     run("reconciler", "apply", "--dry-run", "-f", MANIFESTS)
     step("Faults are found where they are written")
@@ -273,7 +254,7 @@ def main() -> int:
     try:
         if reason:
             os.environ |= {"RECONCILER_ROOT": str(place.root), "RECONCILER_STATE": str(place.state)}
-            what_works_without(reason, place.folder)
+            what_works_without(reason)
         else:
             refuse_taken_ports()
             whole(place)

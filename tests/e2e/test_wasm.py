@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from wasmtime import wat2wasm
 
 from tests.conformance.shim_wasm_ground import FOREVER, program, say
 from tests.e2e.workloads import CONFIG, LAYER, MANIFEST, Stage, document, eventually, stage
@@ -20,6 +23,7 @@ from tests.fakes.images import described
 from tests.registry import Registry
 
 pytestmark = pytest.mark.root
+EXAMPLE: Final = Path(__file__).resolve().parents[2] / "manifests/wasm"
 SLEEPER = program(f"(call $say (i32.const 1024) (i32.const 3)) {FOREVER}", "up\n")
 
 
@@ -55,6 +59,35 @@ def artifact(st: Stage, name: str, module: bytes) -> str:
 def module(name: str, image: str, **spec: Any) -> dict[str, Any]:
     """A container of a module."""
     return document("Container", name, {"image": image, "runtime": "wasm", **spec})
+
+
+def pack() -> None:
+    """Compile and pack the example anew: greeter.tar out of greeter.wat."""
+    made = bytes(wat2wasm((EXAMPLE / "greeter.wat").read_text()))
+    config = json.dumps({"architecture": "wasm", "os": "wasip1"}).encode()
+    with tempfile.TemporaryDirectory() as work, tarfile.open(EXAMPLE / "greeter.tar", "w") as out:
+        folder = layout(Path(work) / "oci", (config, "application/vnd.wasm.config.v0+json"), (made, "application/wasm"))
+        index = json.loads((folder / "index.json").read_text())
+        index["manifests"][0]["annotations"] = {"org.opencontainers.image.ref.name": "1"}
+        (folder / "index.json").write_text(json.dumps(index))
+        for path in sorted(one for one in folder.rglob("*") if one.is_file()):
+            info = tarfile.TarInfo(str(path.relative_to(folder)))
+            info.size = path.stat().st_size
+            with open(path, "rb") as source:
+                out.addfile(info, source)
+
+
+def test_the_example_is_made_of_what_stands_beside_it_and_runs(st: Stage) -> None:
+    made = bytes(wat2wasm((EXAMPLE / "greeter.wat").read_text()))
+    with tarfile.open(EXAMPLE / "greeter.tar") as packed:
+        held = [found.read() for one in packed.getmembers() if (found := packed.extractfile(one)) is not None]
+    assert made in held, "run: .venv/bin/python -c 'from tests.e2e.test_wasm import pack; pack()'"
+    done = st.node.cli("apply", "--timeout", "30s", "-f", EXAMPLE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    eventually(lambda: st.node.cli("logs", "greeter").stdout == "hello from a module\n", "it greets")
+    assert st.status("container/greeter")["state"] == "Running"
+    assert st.node.cli("delete", "--timeout", "30s", "-f", EXAMPLE).returncode == 0
+    assert st.get("image/greeter") is None
 
 
 def test_a_module_runs_logs_and_ends_with_its_code(st: Stage) -> None:
