@@ -18,7 +18,7 @@ from tests.figures import Figure, Figures
 from tests.git_server import HttpGit, SshGit
 from tests.registry import Registry, missing_tools, push_all
 
-ORDER: Final = ("unit", "conformance", "property", "golden", "crash", "e2e", "bench", "soak")
+ORDER: Final = ("unit", "conformance", "kernel", "property", "golden", "crash", "e2e", "bench", "soak")
 STOP_SECONDS: Final = 15.0
 SETTLE_SECONDS: Final = 2.0
 COMMAND: Final = Path(sys.executable).with_name("reconciler")

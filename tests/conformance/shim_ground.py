@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -59,6 +60,14 @@ def _comes_late(words: list[bytes]) -> bool:
     return copy or any(word.endswith(b"/cgroup.procs") and not os.path.exists(word) for word in words)
 
 
+def _described(pid: int) -> str:
+    """A process, for who has to find out where it comes from; "" for one that is ending and has no memory any more."""
+    with contextlib.suppress(OSError):
+        if words := Path(f"/proc/{pid}/cmdline").read_bytes():
+            return f"process {pid}, {words.replace(bytes(1), b' ').decode(errors='replace')}"
+    return ""
+
+
 class Remains:
     """What tasks leave behind, and that it is nothing, whoever drove them."""
 
@@ -80,7 +89,7 @@ class Remains:
                 path = Path(below)
                 if path.name not in kept and not path.name.startswith("helpers-"):
                     left.append(below)
-                left += [f"{below}: process {pid}" for pid in cgroups.members(path)]
+                left += [f"{below}: {who}" for pid in cgroups.members(path) if (who := _described(pid))]
         return left + [f"process {pid} of {self.state}" for pid in self.processes()]
 
     def processes(self) -> list[int]:
@@ -107,7 +116,8 @@ class Remains:
         try:
             for id in list(self.shim.tasks()):
                 self.shim.delete(id)
-            assert self.leftovers() == []
+            left = self.leftovers()
+            assert not left, left
         finally:
             # A mount left here would have what lies behind it removed with the temporary folder.
             mounts.detach_below(self.state)
