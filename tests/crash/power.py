@@ -20,7 +20,7 @@ from typing import Final
 from tests import leftovers
 
 DISK_BYTES: Final = 256 << 20
-WRITER: Final = Path(__file__).resolve()
+UNMOUNT_SECONDS: Final = 20.0
 
 
 @contextmanager
@@ -32,7 +32,15 @@ def mounted(image: Path, folder: Path) -> Iterator[str]:
     finally:
         for inner in reversed([one for one in leftovers.all_mounts() if one.target.startswith(f"{folder}/")]):
             subprocess.run(["umount", "--lazy", inner.target], check=False)
-        subprocess.run(["umount", folder], check=True)
+        _unmount(folder)
+
+
+def _unmount(folder: Path) -> None:
+    """Unmounts; waits for processes that were killed and still hold it."""
+    deadline = time.monotonic() + UNMOUNT_SECONDS
+    while (done := subprocess.run(["umount", folder], capture_output=True, text=True, check=False)).returncode != 0:
+        assert time.monotonic() < deadline, done.stderr
+        time.sleep(0.05)
 
 
 def make(image: Path) -> None:
