@@ -25,6 +25,8 @@ from core.values import dataclass
 
 PROBES: Final = "runtimes.json"
 """The file below the state folder in which answers are kept."""
+_FORM: Final = 2
+"""Raised when programs are asked otherwise than before: what an earlier version of us was told is then asked anew."""
 _SECONDS: Final = 5.0
 _ADVICE: Final = "Install {} anew, or correct its path in the configuration."
 _VERSION: Final = re.compile(r"\b(\d+)\.(\d+)(?:\.(\d+))?[-+~.\w]*")
@@ -160,7 +162,7 @@ def _read(cache: Path) -> dict[str, Any]:
 
 def _mark(path: str) -> list[int]:
     seen = os.stat(path)
-    return [seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns]
+    return [_FORM, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns]
 
 
 def _package(spec: RuntimeSpec) -> str:

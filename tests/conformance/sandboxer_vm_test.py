@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import pytest
 
 from core.clock import SystemClock
 from core.errors import Unsupported
+from core.process import Launcher
 from core.runtime.ports import SandboxPhase
+from core.runtime.vm import joining
 from core.runtime.vm.frames import VERSION
 from core.runtime.vm.link import connected, ended
 from core.runtime.vm.sandboxes import VmSandboxer
@@ -69,6 +72,34 @@ def test_a_machine_that_hangs_is_ended(yard: VmYard) -> None:
     eventually(lambda: not made[1].alive(yard.ground.boot), 20)
     assert yard.boxer.status("box").phase is SandboxPhase.HALF_MADE
     assert "did not answer" in ended(yard.boxer.folder("box"))
+
+
+def attach(yard: VmYard, address: str) -> Path:
+    """An interface as CNI makes one, in place of the one before; the namespace of the sandbox."""
+    netns = Path(yard.boxer.status("box").namespaces["network"])
+    enter = ["nsenter", f"--net={netns}", "ip"]
+    subprocess.run([*enter, "link", "del", "eth0"], check=False, capture_output=True)
+    for words in ("link add eth0 type veth peer name far", f"addr add {address}/24 dev eth0", "link set eth0 up"):
+        subprocess.run([*enter, *words.split()], check=True)
+    return netns
+
+
+def test_a_machine_is_joined_to_the_interface_that_is_there_now(yard: VmYard) -> None:
+    boxer, launcher = yard.boxer, Launcher()
+    boxer.create(wanted())
+    netns = attach(yard, "10.9.9.2")
+    assert not joining.is_joined(netns, launcher)
+    boxer.start("box")
+    assert joining.is_joined(netns, launcher)
+    with connected(boxer.folder("box"), SystemClock()) as link:
+        link.call("hello", 30.0, version=VERSION)
+        boxer.configure("box", link)
+        assert boxer.create(wanted()).phase is SandboxPhase.READY  # the engine attaches it anew, and is killed
+        attach(yard, "10.9.9.3")
+        assert not joining.is_joined(netns, launcher)
+        yard.again().sweep()
+        assert joining.is_joined(netns, launcher)
+    assert boxer.ping("box")
 
 
 def test_the_nodes_own_network_is_refused_and_leaves_nothing(yard: VmYard) -> None:
