@@ -64,6 +64,16 @@ def test_a_machine_without_microvm_takes_devices_of_pci(monkeypatch: pytest.Monk
     assert devices == ["virtio-serial-pci", "virtserialport", "virtio-scsi-pci", "virtio-net-pci"]
 
 
+def test_an_arm_guest_has_its_own_console_and_a_processor_that_emulation_can_bear(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    emulated = command(Machine("/k", "/i"), Doors(3, 4, 5), "qemu")
+    assert "max,pauth-impdef=on" in emulated
+    assert any(word.startswith("console=ttyAMA0 ") for word in emulated)
+    assert "max" in command(Machine("/k", "/i", accelerator="kvm"), Doors(3, 4, 5), "qemu")
+
+
 def test_a_machine_on_another_board_than_microvm_takes_devices_of_pci_too() -> None:
     found = words(replace(WANTED, board="q35", fs="fs"), tap=13)
     assert after("-machine", found)[0].startswith("q35,")
