@@ -104,7 +104,7 @@ class Options:
     """Waits for a ring at the doorbell: for what is resident."""
     stopping: Callable[[], bool]
     supervised: bool
-    config: Config = field(default_factory=Config)
+    config: Config = field(default_factory=Config.model_construct)
     standing: Standing = field(default_factory=Standing)
     fetches: bool = False
     """Whether Sources are fetched: by an agent, also one that ends when all is done."""

@@ -49,7 +49,7 @@ class BadConfig(Invalid):
 class Loaded:
     """A configuration with where it came from. `origins`: `FILE:LINE` by path, for each value that a file gives."""
 
-    config: Config = field(default_factory=Config)
+    config: Config = field(default_factory=Config.model_construct)
     origins: Mapping[Keys, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     steps: tuple[str, ...] = ()

@@ -21,10 +21,10 @@ from reconciler.store.applied import (
     Kept,
     catch_up,
     forget_gone,
-    is_kept,
     keep_applied,
     load_applied,
     refill,
+    unsaid,
 )
 from reconciler.store.port import Event, ObjectStore
 from reconciler.store.revisions import REFILLED
@@ -49,8 +49,7 @@ def fill(paths: Paths, store: ObjectStore, now: float, node: Key) -> None:
         back = catch_up(store, loaded.kept, finalizers=FINALIZERS, now=now)
         if not back:
             forget_gone(paths.root, store)
-    kept = [obj.key for obj in store.list() if is_kept(obj)]
-    written = keep_applied(paths.root, store, kept)
+    written = keep_applied(paths.root, store, unsaid(loaded, store))
     if damage is not None or back:
         store.set_meta(REFILLED, timestamp(now))
         _tell(store, node, _rebuilt(damage, back, new), damage, now)

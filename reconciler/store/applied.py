@@ -90,6 +90,23 @@ def is_kept(obj: Object) -> bool:
     return _folder_of(obj.manager) is not None
 
 
+def unsaid(loaded: Loaded, store: ObjectStore) -> list[Key]:
+    """The keys of which the files that were `loaded` do not say, once and at its place, what `store` says."""
+    newest = store.version()
+    files: dict[Key, list[Kept]] = defaultdict(list)
+    for one in loaded.kept:
+        files[one.wanted.key].append(one)
+    # A file that is damaged may be about any of them.
+    kept = (obj for obj in store.list() if is_kept(obj))
+    return [obj.key for obj in kept if loaded.damaged or not _is_said(obj, files[obj.key], newest)]
+
+
+def _is_said(obj: Object, files: Sequence[Kept], newest: int) -> bool:
+    origin = None if obj.origin is None else Origin(obj.origin.file, obj.origin.line)
+    wanted = Wanted(obj.key, obj.spec, obj.labels, obj.annotations, origin)
+    return [*files] == [Kept(wanted, obj.manager, obj.deleted)] and files[0].version <= newest
+
+
 def load_applied(root: Path) -> Loaded:
     """What is kept under `root`/applied; nothing where there is no such folder. One damaged file hides no other."""
     kept: list[Kept] = []
@@ -220,7 +237,10 @@ def _says(path: Path, obj: Object, newest: int) -> bool:
     except (Corrupt, OverLimit, ValueError, FileNotFoundError):
         return False
     said = document.pop("version", 0)
-    return isinstance(said, int) and said <= newest and document == json.loads(json.dumps(_said(obj), default=dict))
+    if not isinstance(said, int) or said > newest:
+        return False
+    wanted = _said(obj)
+    return document == wanted or document == json.loads(json.dumps(wanted, default=dict))
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -11,7 +11,7 @@ from core.clock import VirtualClock
 from core.errors import Invalid
 from reconciler.model.identity import Key, Kind
 from reconciler.model.objects import Origin
-from reconciler.store.applied import Kept, forget_gone, keep_applied, load_applied, refill, set_manager
+from reconciler.store.applied import Kept, Loaded, forget_gone, keep_applied, load_applied, refill, set_manager, unsaid
 from reconciler.store.functions import Manager, Wanted, apply_specs, existing, modify, request_deletion, vanish
 from reconciler.store.memory import MemoryStore
 
@@ -136,6 +136,42 @@ def test_a_damaged_file_is_named_and_hides_no_other(node: Node, text: str) -> No
     loaded = load_applied(root)
     assert loaded.damaged == (damaged,)
     assert [kept.wanted.key for kept in loaded.kept] == [WEB]
+
+
+def test_files_that_say_what_the_store_says_need_no_second_look(node: Node) -> None:
+    root, store = node
+    apply(node, "set/front", Wanted(WEB, {"image": "web"}, {"a": "b"}, {"c": "d"}, Origin("web.yaml", 3)))
+    apply(node, "hand", Wanted(LOGIN, {"data": {}}))
+    apply(node, "source/web", Wanted(Key(Kind.VOLUME, "other"), {}))
+    assert unsaid(load_applied(root), store) == []
+
+
+def test_what_no_file_says_as_the_store_does_is_told(node: Node) -> None:
+    root, store = node
+    apply(node, "hand", Wanted(WEB, {"image": "web"}), Wanted(LOGIN, {}))
+    loaded = load_applied(root)
+    request_deletion(store, WEB, NOW)
+    assert unsaid(loaded, store) == [WEB]
+    apply(node, "set/front", Wanted(LOGIN, {}))
+    assert unsaid(loaded, store) == [WEB, LOGIN]
+    assert unsaid(load_applied(root), store) == [WEB]
+    (root / "applied" / "front" / "secret-login.json").unlink()
+    assert unsaid(load_applied(root), store) == [WEB, LOGIN]
+
+
+def test_a_file_in_two_sets_or_of_a_version_that_the_store_never_had_is_not_believed(node: Node) -> None:
+    root, store = node
+    apply(node, "hand", Wanted(WEB, {"image": "web"}))
+    (kept,) = load_applied(root).kept
+    assert unsaid(Loaded((kept, kept), ()), store) == [WEB]
+    assert unsaid(Loaded((replace(kept, version=store.version() + 1),), ()), store) == [WEB]
+
+
+def test_where_a_file_is_damaged_every_object_is_looked_at(node: Node) -> None:
+    root, store = node
+    apply(node, "hand", Wanted(WEB, {"image": "web"}), Wanted(LOGIN, {}))
+    (root / "applied" / "hand" / "container-web.json").write_text("{")
+    assert unsaid(load_applied(root), store) == [WEB, LOGIN]
 
 
 def test_nothing_applied_is_nothing_kept(tmp_path: Path) -> None:
