@@ -81,6 +81,7 @@ SPANS: Final[Mapping[str, str]] = {
     "container.create": "the runtime makes the container",
     "container.start": "the container's own program begins",
     "container.resume": "what something else has frozen is told to go on",
+    "container.restore": "a container goes on from a checkpoint: its root laid, or its memory taken up",
     "container.hook": "a hook of a container begun",
     "container.stop": "a container asked to end",
     "container.update": "limits changed in place",

@@ -42,6 +42,7 @@ from reconciler.controllers.source import RevisionController, SourceController
 from reconciler.engine import recovery, telling
 from reconciler.engine.backoff import Backoff
 from reconciler.engine.cgroup_home import CgroupHome
+from reconciler.engine.checkpoints import CheckpointHands
 from reconciler.engine.collecting import COLLECT, Collector
 from reconciler.engine.controller import register
 from reconciler.engine.engine import Engine
@@ -140,16 +141,21 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
     unpackers = {name: partial(_unpacker, driver, launcher) for name, driver in snapshotters.items()}
     remotes = Remotes(transfer_settings(options.config.transfer), launcher, clock, os.environ)
     ways = partial(source_ways, paths, store, launcher)
-    return _assemble(paths, store, clock, options, node, home, _Coming(unpackers, remotes, ways))
+
+    def checkpoints(eyes: Eyes) -> CheckpointHands:
+        return CheckpointHands(eyes, snapshotters, launcher, paths.checkpoints)
+
+    return _assemble(paths, store, clock, options, node, home, _Coming(unpackers, remotes, ways, checkpoints))
 
 
 @dataclass(frozen=True, slots=True)
 class _Coming:
-    """How images come and what they are unpacked by, and how Sources are read."""
+    """How images come and what they are unpacked by, how Sources are read, how attempts go on from checkpoints."""
 
     unpackers: Mapping[str, Callable[[], Unpacker]]
     remotes: Remotes
     ways: Callable[[Config], Ways]
+    checkpoints: Callable[[Eyes], CheckpointHands]
 
 
 def _assemble(
@@ -166,14 +172,14 @@ def _assemble(
     exits = Exits(queue.add, node.boot)
     checks = HealthChecks(asker(node.runtimes, node.boot), queue.add, clock)
     eyes = Eyes(store, node, exits, checks, Hooks(runner(node.runtimes), queue.add))
-    index = Index()
+    index, late = Index(), _Late()
     limits = read_node()
-    late = _Late()
     images = ImageHands(eyes, coming.unpackers, coming.remotes, clock, late.tell, options.stopping)
     tasks = TaskHands(eyes, limits, clock, paths.attempts, facts_of(options.config))
     revisions = Revisions(paths.root, store, options.config.gc.keep_revisions)
     sources = SourceHands(store, revisions, coming.ways(options.config), clock)
-    hands = NodeHands(eyes, Crew(tasks, images, sources), limits, clock, paths.root)
+    crew = Crew(tasks, images, sources, coming.checkpoints(eyes))
+    hands = NodeHands(eyes, crew, limits, clock, paths.root)
     told_node = facts_of(options.config)
     reader = SourceController(store, sources.memories, options.config, told_node, fetches=options.fetches)
     controllers = (
@@ -205,7 +211,7 @@ def _assemble(
         timetable.every("scrub", SCRUB_SECONDS, 0.1, partial(_scrub, Scrubber(node.content), store, queue))
         timetable.every("networks", NETWORKS_SECONDS, 0.1, partial(_inspect, node.networks, queue))
         watcher = Watcher(store, engine.woken, _rung(options.pause, requests))
-    sweeps = _sweeps(paths, node, tasks, sources)
+    sweeps = _sweeps(paths, node, crew)
     collect = partial(_collect_every, timetable, collector)
     parts = Parts(node, coming.remotes, tasks, sources, revisions, reader, engine, coming.ways, collect)
     regularly = partial(_each_in_turn, tasks.rotate_logs, partial(sources.watch, queue.add))
@@ -226,7 +232,7 @@ def _lanes(store: ObjectStore, clock: Clock, options: Options) -> tuple[tuple[Wo
     return (quick, slow), queue
 
 
-def _sweeps(paths: Paths, node: Node, tasks: TaskHands, sources: SourceHands) -> tuple[Callable[[], object], ...]:
+def _sweeps(paths: Paths, node: Node, crew: Crew) -> tuple[Callable[[], object], ...]:
     """What removes half-made things."""
     return (
         partial(fsio.sweep_staging, paths.root),  # a store that was never made
@@ -235,8 +241,9 @@ def _sweeps(paths: Paths, node: Node, tasks: TaskHands, sources: SourceHands) ->
         node.runtimes.sweep,
         lambda: node.networks.sweep(frozenset(node.runtimes.sandboxes())),
         *(driver.sweep for driver in node.snapshotters.values()),
-        tasks.sweep,
-        sources.sweep,
+        crew.tasks.sweep,
+        crew.sources.sweep,
+        crew.checkpoints.sweep,
     )
 
 

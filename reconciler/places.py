@@ -11,7 +11,7 @@ from reconciler.model.identity import instance_of
 
 IN_ROOT: Final = (
     *("store.db*", "applied", "content", "snapshots", "volumes", "logs", "attempts", "sources", "wasm", "vm"),
-    ".staging-*",
+    *("checkpoints", ".staging-*"),
 )
 """The names directly in `root` that are ours, as patterns of fnmatch: what an uninstall removes, and nothing else.
 
@@ -64,6 +64,11 @@ class Paths:
     def attempts(self) -> tuple[Path, Path]:
         """What tasks need beside their roots: on disk, and where it may vanish."""
         return self.root / "attempts", self.state / "attempts"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints that were taken in to be gone on from, once."""
+        return self.root / "checkpoints"
 
     @property
     def instance(self) -> str:

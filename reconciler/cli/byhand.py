@@ -43,10 +43,11 @@ def ask(node: Node, container: str, how: Ask, *, wait: bool, timeout: float) -> 
     if not wait:
         say(f"Accepted: {key}.")
         return 0
-    return _settled(node, key, timeout)
+    return settled(node, key, timeout)
 
 
-def _settled(node: Node, key: Key, timeout: float) -> int:
+def settled(node: Node, key: Key, timeout: float) -> int:
+    """Wait until it is as asked, and say how it is; the exit code."""
     from reconciler.cli.delete import settle
     from reconciler.cli.verdicts import NO_AGENT, exit_code, tell_failures
 

@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "why": Entry("why", "Who asked for an object, what was done last, what comes next."),
     "delete": Entry("delete", "Remove objects, and wait until they are gone."),
     "restart": Entry("restart", "Run a container anew, once."),
+    "checkpoint": Entry("checkpoint", "Write a running container down, to go on from there later."),
     "stop": Entry("stop", "Stop a container until start, or for a while."),
     "start": Entry("start", "Start a container that was stopped by hand."),
     "logs": Entry("logs", "Print what a container wrote."),

@@ -37,6 +37,8 @@ class Attempt:
     image: Mapping[str, Any] = field(default_factory=dict)
     started: bool = False
     """Whether it may have been started (recorded before the start, where it matters)."""
+    checkpoint: str = ""
+    """The checkpoint that it goes on from, among those that were taken in; "": it starts afresh."""
 
     def id(self, name: str) -> str:
         """The task's id."""
@@ -48,8 +50,9 @@ class Attempt:
         return str(self.spec.get("restart", {}).get("policy", "Always"))
 
     def to_json(self) -> dict[str, Any]:
-        """A form for the record."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        """A form for the record; what versions without checkpoints do not know is left out where it says nothing."""
+        whole = {name: getattr(self, name) for name in self.__slots__}
+        return whole if self.checkpoint else {name: value for name, value in whole.items() if name != "checkpoint"}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any] | None) -> Attempt | None:
@@ -129,15 +132,20 @@ class Memory:
 
 
 def next_attempt(memory: Memory, like: Attempt) -> Attempt:
-    """`like` with the next unused number, not started."""
-    return replace(like, attempt=memory.attempt + 1, started=False)
+    """`like` with the next unused number, not started, from no checkpoint."""
+    return replace(like, attempt=memory.attempt + 1, started=False, checkpoint="")
+
+
+def lasting(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a container's spec replaces it when it changes."""
+    return {name: value for name, value in spec.items() if name not in IN_PLACE and name not in OF_THE_SANDBOX}
 
 
 def container_hash(spec: Mapping[str, Any], image: Mapping[str, Any], secrets: Mapping[str, str]) -> str:
     """Eight hex digits over all that replaces a container when it changes: its spec without what changes in place, the
     image's digest and the content of the secrets it uses.
     """
-    kept = {name: value for name, value in spec.items() if name not in IN_PLACE and name not in OF_THE_SANDBOX}
+    kept = lasting(spec)
     kept["image"] = str(image.get("digest", ""))
     return spec_hash({"spec": kept, "secrets": dict(secrets)})
 

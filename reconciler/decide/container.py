@@ -9,7 +9,6 @@ Rules of this file: a number whose making is in doubt is given up for the next; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,7 +18,8 @@ from reconciler.decide.facts import ContainerFacts, Now, TaskSeen
 from reconciler.decide.going import deletion, drop_older, stop, stop_others, teardown
 from reconciler.decide.health import UNHEALTHY, Health, escaped, health
 from reconciler.decide.hooks import after_start
-from reconciler.decide.overrides import STOP, Stop, restart_asked, stop_of
+from reconciler.decide.launching import begin, failed_restore, launch, start
+from reconciler.decide.overrides import STOP, Stop, checkpoint_of, restart_asked, stop_of
 from reconciler.decide.surroundings import around, disown_unneeded, ensure_owned, needs
 from reconciler.decide.switching import (
     adopted,
@@ -44,12 +44,9 @@ from reconciler.model.actions import (
     Action,
     AskLocal,
     Await,
-    CreateTask,
     Plan,
-    PrepareTask,
     Remember,
     ResumeTask,
-    StartTask,
     UpdateTask,
 )
 from reconciler.model.kinds.container import ContainerSpec
@@ -90,7 +87,7 @@ def plan_container(facts: ContainerFacts, spec: ContainerSpec, now: Now) -> Plan
     asked = restart_asked(facts.obj.local, memory)
     if waits and not asked and _is_done(memory, spec) and unchanged(facts, memory.current):
         return _keep(facts, spec, memory, now)  # it needs nothing any more
-    plan = _revert(facts, spec, memory, waits, now)
+    plan = failed_restore(facts, memory, now) or _revert(facts, spec, memory, waits, now)
     if plan is None and not waits and (cause := replaced_by(facts, memory)):
         plan = _begin(facts, spec, memory, now, cause)
     if plan is None and asked and not any(around(facts)):
@@ -116,13 +113,14 @@ def _begin(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now,
     }
     if not tried(facts, memory):
         changes["failedSwitch"] = None
-    return Plan((Remember(facts.obj.key, changes), *_launch(facts, spec, attempt)), (), cause)
+    return Plan((Remember(facts.obj.key, changes), *launch(facts, spec, attempt)), (), cause)
 
 
 def _again(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> Plan:
     """Another attempt of the same spec because a person asked; what runs goes on until it is prepared."""
     assert memory.current is not None
     again, before = anew(facts, memory, memory.current, now), good_before(facts, memory)
+    again = replace(again, checkpoint=checkpoint_of(facts.obj.local))
     changes: dict[str, Any] = {
         "attempt": again.attempt,
         "current": again.to_json(),
@@ -131,12 +129,14 @@ def _again(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now)
     }
     message = f"attempt {again.attempt} instead of {memory.current.attempt}"
     remember = Remember(facts.obj.key, changes, "RestartedByHand", message)
-    return Plan((remember, *_launch(facts, spec, again)), (), "restart by hand")
+    return Plan((remember, *launch(facts, spec, again)), (), "restart by hand")
 
 
 def _stopped(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, asked: Stop, now: Now) -> Plan:
     """A person wants it to stay stopped: end what runs, remove what has not begun, keep the last one's remains."""
     for task in facts.tasks:
+        if runs(task) and task.attempt == asked.spares:
+            return Plan((), (Await("Checkpointing", "it is being written down", asked.left(now.wall)),))
         if runs(task):
             return stop(facts, spec, task, now)
     unbegun = (TaskPhase.PREPARED, TaskPhase.HALF_MADE, TaskPhase.CREATED)
@@ -164,24 +164,10 @@ def _begin_anew(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now:
     if any(around(facts)):
         return ()
     again = anew(facts, memory, memory.current, now)
+    if not memory.current.started:  # it never began: what it was to go on from is still to be gone on from
+        again = replace(again, checkpoint=memory.current.checkpoint)
     remember = Remember(facts.obj.key, {"attempt": again.attempt, "current": again.to_json()})
-    return (remember, *_launch(facts, spec, again))
-
-
-def _launch(facts: ContainerFacts, spec: ContainerSpec, attempt: Attempt) -> Iterator[Action]:
-    """From nothing to running; only to prepared when another attempt must be stopped first: two never run together."""
-    id = attempt.id(facts.obj.name)
-    yield PrepareTask(facts.obj.key, id, attempt.spec, attempt.image, attempt.sandbox)
-    if not any(is_live(task) for task in facts.tasks if task.id != id):
-        yield CreateTask(id)
-        yield from _start(facts, spec, attempt)
-
-
-def _start(facts: ContainerFacts, spec: ContainerSpec, attempt: Attempt) -> Iterator[Action]:
-    """Start, after noting so where an interruption must not lead to a second run."""
-    if not attempt.started and (spec.restart.policy, attempt.policy) != ("Always", "Always"):
-        yield Remember(facts.obj.key, {"current": replace(attempt, started=True).to_json()})
-    yield StartTask(facts.obj.key, attempt.id(facts.obj.name))
+    return (remember, *launch(facts, spec, again))
 
 
 def _revert(
@@ -209,8 +195,8 @@ def _revert(
         "failedSwitch": {"hash": current.hash, "cause": cause},
     }
     message = f"the new attempt failed ({cause}); the one before is started again"
-    launch = () if any(around(facts)) else tuple(_launch(facts, spec, again))
-    return Plan((Remember(facts.obj.key, changes, "SwitchFailed", message), *launch), (), "switch failed")
+    steps = () if any(around(facts)) else tuple(launch(facts, spec, again))
+    return Plan((Remember(facts.obj.key, changes, "SwitchFailed", message), *steps), (), "switch failed")
 
 
 def _keep(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> Plan:
@@ -231,7 +217,7 @@ def _keep(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) 
             return Plan((deletion(facts, task.id, memory), *_begin_anew(facts, spec, memory, now)))
         case TaskPhase.CREATED:
             others = stop_others(facts, spec, memory, now)
-            return others if others is not None else Plan(tuple(_start(facts, spec, current)))
+            return others if others is not None else Plan(tuple(start(facts, spec, current)))
         case TaskPhase.PAUSED:
             return Plan((ResumeTask(facts.obj.key, task.id),), (), "something has frozen it")
         case TaskPhase.RUNNING:
@@ -250,7 +236,7 @@ def _absent(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, current:
     of_this_spec = f"'{facts.obj.name}-{current.hash}-"
     unprepared = fault is not None and fault.phase == "preparing" and of_this_spec in fault.action
     if unprepared and not rebooted and _is_at_home(facts, current):
-        return Plan(tuple(_launch(facts, spec, current)))
+        return Plan(tuple(launch(facts, spec, current)))
     return Plan(_begin_anew(facts, spec, memory, now))
 
 
@@ -264,7 +250,7 @@ def _switch(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, current:
     if not _is_at_home(facts, current):
         return Plan()
     others = stop_others(facts, spec, memory, now)
-    return others or Plan((CreateTask(current.id(facts.obj.name)), *_start(facts, spec, current)))
+    return others or Plan(tuple(begin(facts, spec, current)))
 
 
 def _running(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: Now) -> Plan:
@@ -366,7 +352,7 @@ def _after_end(facts: ContainerFacts, spec: ContainerSpec, memory: Memory, now: 
     count = memory.restarts + (ended.reason != STOPPED_BY_HAND)
     changes = {"attempt": again.attempt, "current": again.to_json(), "restarts": count}
     remember = Remember(facts.obj.key, changes, "Restarting", f"attempt {again.attempt} after {ended.reason}")
-    return Plan((remember, *_launch(facts, spec, again)), (), "restart")
+    return Plan((remember, *launch(facts, spec, again)), (), "restart")
 
 
 def _pause_left(memory: Memory, ended: Ended, most: float, now: Now) -> float:

@@ -26,6 +26,8 @@ class Stop:
     at: float
     until: float | None = None
     reason: str = ""
+    spares: int = 0
+    """The attempt that is left alone, since a checkpoint of it is being written, and may end it; 0: none."""
 
     def holds(self, now: float) -> bool:
         """Whether it has not run out at that wall time."""
@@ -43,13 +45,20 @@ class Stop:
 def stop_of(local: Mapping[str, Any]) -> Stop | None:
     """The stop that is asked for, run out or not."""
     found = local.get(STOP)
-    return None if found is None else Stop(found["at"], found.get("until"), found.get("reason", ""))
+    if found is None:
+        return None
+    return Stop(found["at"], found.get("until"), found.get("reason", ""), found.get("spares", 0))
 
 
 def restart_asked(local: Mapping[str, Any], memory: Memory) -> bool:
     """Whether the current attempt is to give way to another of its spec."""
     found = local.get(RESTART)
     return found is not None and memory.current is not None and found["attempt"] == memory.current.attempt
+
+
+def checkpoint_of(local: Mapping[str, Any]) -> str:
+    """The checkpoint that the restart which is asked for goes on from; "": it starts afresh."""
+    return str(local.get(RESTART, {}).get("from", ""))
 
 
 # What the commands ask for, as changes of `local`.
@@ -60,11 +69,25 @@ def ask_stop(now: float, seconds: float | None, reason: str) -> dict[str, Any]:
     return {STOP: {"at": now, "until": None if seconds is None else now + seconds, "reason": reason}}
 
 
-def ask_restart(obj: Object, now: float, reason: str) -> dict[str, Any]:
-    """To run anew, once; takes a stop back."""
+def ask_restart(obj: Object, now: float, reason: str, checkpoint: str = "") -> dict[str, Any]:
+    """To run anew, once, or to go on from a checkpoint; takes a stop back."""
     current = Memory.of(obj.record).current
     attempt = 0 if current is None else current.attempt
-    return {STOP: None, RESTART: {"at": now, "attempt": attempt, "reason": reason}}
+    origin = {"from": checkpoint} if checkpoint else {}
+    return {STOP: None, RESTART: {"at": now, "attempt": attempt, "reason": reason, **origin}}
+
+
+def ask_checkpoint(now: float, seconds: float, reason: str, attempt: int) -> dict[str, Any]:
+    """To leave that attempt alone while it is written down, and to start no other; over by itself after `seconds`."""
+    return {STOP: {"at": now, "until": now + seconds, "reason": reason, "spares": attempt}}
+
+
+def confirm_checkpoint(obj: Object) -> dict[str, Any]:
+    """The checkpoint that ended it is there: from now on it is stopped, until `start` or `restart`."""
+    asked = obj.local.get(STOP)
+    if asked is None:
+        return {}
+    return {STOP: {"at": asked["at"], "until": None, "reason": asked.get("reason", "")}}
 
 
 def ask_start(obj: Object, now: float, reason: str) -> dict[str, Any]:

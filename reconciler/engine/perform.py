@@ -15,6 +15,7 @@ from core.runtime.ports import NewSandbox
 from core.runtime.resourcing import resources as oci_resources
 from core.values import dataclass
 from reconciler.decide import compose
+from reconciler.engine.checkpoints import CheckpointHands
 from reconciler.engine.images import ImageHands
 from reconciler.engine.networks import name_address
 from reconciler.engine.observe import Eyes
@@ -32,6 +33,7 @@ from reconciler.model.actions import (
     FetchSource,
     ForgetImage,
     ForgetSource,
+    LayRoot,
     LetGoOfMembers,
     LoadRevision,
     MakeSandbox,
@@ -44,6 +46,7 @@ from reconciler.model.actions import (
     RemoveLogs,
     RemoveSandbox,
     RemoveVolume,
+    RestoreTask,
     ResumeTask,
     RunHook,
     SignalTask,
@@ -66,6 +69,7 @@ class Crew:
     tasks: TaskHands
     images: ImageHands
     sources: SourceHands
+    checkpoints: CheckpointHands
 
 
 class NodeHands:
@@ -83,6 +87,7 @@ class NodeHands:
         self._tasks = crew.tasks
         self._images = crew.images
         self._sources = crew.sources
+        self._checkpoints = crew.checkpoints
         self._limits = limits
         self._clock = clock
         self._root = root
@@ -118,6 +123,11 @@ class NodeHands:
             case ResumeTask(key, id):
                 self._eyes.node.runtimes.of_task(id).shim.resume(id)
                 self._tell(key, "Warning", "Resumed", f"{id} stood still: something else had frozen it")
+            case LayRoot():
+                self._checkpoints.lay(action)
+            case RestoreTask(key, id):
+                self._checkpoints.restore(action)
+                self._tell(key, "Normal", "Restored", f"{id} goes on from checkpoint {action.checkpoint}")
             case RunHook():
                 self._tasks.hook(action)
             case SignalTask():

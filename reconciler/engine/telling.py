@@ -30,6 +30,7 @@ from reconciler.model.actions import (
     FetchSource,
     ForgetImage,
     ForgetSource,
+    LayRoot,
     LetGoOfMembers,
     LoadRevision,
     MakeSandbox,
@@ -42,6 +43,7 @@ from reconciler.model.actions import (
     RemoveLogs,
     RemoveSandbox,
     RemoveVolume,
+    RestoreTask,
     ResumeTask,
     RunHook,
     SignalTask,
@@ -60,6 +62,8 @@ _NAMES: Final[Mapping[type, str]] = {
     CreateTask: "container.create",
     StartTask: "container.start",
     ResumeTask: "container.resume",
+    LayRoot: "container.restore",
+    RestoreTask: "container.restore",
     RunHook: "container.hook",
     SignalTask: "container.stop",
     UpdateTask: "container.update",
@@ -97,6 +101,8 @@ def acting(action: Action) -> Span:
         case PullImage(ref=ref, driver=driver):
             span.note(image_name=ref, driver=driver)
         case MakeSandbox(id=id) | PrepareTask(id=id) | CreateTask(id=id) | StartTask(id=id) | DeleteTask(id=id):
+            span.note(container_id=id)
+        case LayRoot(id=id) | RestoreTask(id=id):
             span.note(container_id=id)
         case FetchSource(key=key):
             span.note(source=key.name)

@@ -160,6 +160,28 @@ class ResumeTask:
 
 
 @dataclass(frozen=True, slots=True)
+class LayRoot:
+    """Make the root of an attempt that goes on where another stopped: the image's files, and what that one wrote."""
+
+    phase: ClassVar[str] = "restoring"
+    key: Key
+    id: str
+    image: Mapping[str, Any] = field(hash=False)
+    checkpoint: str = ""
+    """The name of the checkpoint among those that were taken in."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreTask:
+    """Let the runtime take an attempt up from a checkpoint, in place of making and starting it."""
+
+    phase: ClassVar[str] = "restoring"
+    key: Key
+    id: str
+    checkpoint: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunHook:
     """Begin to run a command in it, `postStart` or `preStop`; how it ends is seen later."""
 
@@ -303,6 +325,8 @@ Action = (
     | CreateTask
     | StartTask
     | ResumeTask
+    | LayRoot
+    | RestoreTask
     | RunHook
     | SignalTask
     | UpdateTask

@@ -109,7 +109,12 @@ class SnapshotsConfig(Spec):
     )
 
 
-_WORDS: Final = {"sandbox": ("service",), "rootfs": ("mounts",), "machine": ("microvm", "q35", "virt")}
+_WORDS: Final = {
+    "sandbox": ("service",),
+    "rootfs": ("mounts",),
+    "machine": ("microvm", "q35", "virt"),
+    "network": ("none",),
+}
 """Options for which there are only these words, or nothing."""
 
 

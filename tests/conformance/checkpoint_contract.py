@@ -36,7 +36,7 @@ class CheckpointGround(OciGround):
         self.box = OciSandboxer(self.state, self.group, SystemClock(), self.boot)
         self.namespaces = self.box.create(NewSandbox("box", {}, "none", "box")).namespaces
 
-    def task(self, *args: str, id: str = "one", **wanted: object) -> NewTask:
+    def task(self, *args: str, id: str = "still", **wanted: object) -> NewTask:
         """As before, in the sandbox."""
         return super().task(*args, id=id, namespaces=self.namespaces, **wanted)
 
@@ -144,10 +144,10 @@ class CheckpointContract:
         shim = able(ground.shim)
         with pytest.raises(IllegalMove):
             shim.checkpoint("nobody", tmp_path, ending=True)
-        ground.shim.prepare(ground.task("sleep", "1000"))
-        ground.shim.create("one")
+        ground.shim.prepare(ground.task("sleep", "1000", id="still"))
+        ground.shim.create("still")
         with pytest.raises(IllegalMove):
-            shim.checkpoint("one", tmp_path, ending=True)
+            shim.checkpoint("still", tmp_path, ending=True)
         assert list(tmp_path.glob("image*")) == []
 
     def test_what_is_cut_off_is_not_restored_and_leaves_what_delete_removes(

@@ -68,21 +68,21 @@ class TestGvisorsCheckpoints(CheckpointContract):
 
 
 def test_it_cannot_go_on_after_a_checkpoint_and_says_so(ground: LoneGround, tmp_path: Path) -> None:
-    shim = running(ground)
+    shim = running(ground, id="still")
     assert isinstance(shim, LoneGvisorShim)
     with pytest.raises(Unsupported, match="--stop"):
-        shim.checkpoint("one", tmp_path)
-    assert shim.state("one").phase is TaskPhase.RUNNING
+        shim.checkpoint("still", tmp_path)
+    assert shim.state("still").phase is TaskPhase.RUNNING
 
 
 def test_on_the_nodes_network_it_says_why_not_and_the_task_goes_on(on_host: HostGround, tmp_path: Path) -> None:
-    shim = running(on_host)
+    shim = running(on_host, id="still")
     assert isinstance(shim, GvisorShim)
     (tmp_path / "image").mkdir()
     with pytest.raises(Unsupported, match="hostinet") as caught:
-        shim.checkpoint("one", tmp_path / "image", ending=True)
+        shim.checkpoint("still", tmp_path / "image", ending=True)
     assert "network: none" in caught.value.hint()
-    assert shim.state("one").phase is TaskPhase.RUNNING
+    assert shim.state("still").phase is TaskPhase.RUNNING
 
 
 def test_a_network_that_a_task_would_not_see_is_refused(ground: LoneGround) -> None:

@@ -66,15 +66,15 @@ def test_several_processes_are_taken_up_again_in_the_groups_of_the_task(
 
 
 def test_where_criu_is_of_no_use_it_is_said_why_and_the_task_goes_on(ground: CheckpointGround, tmp_path: Path) -> None:
-    shim = running(ground)
+    shim = running(ground, id="still")
     assert isinstance(shim, Checkpointing)
     why = shim.why_no_checkpoint(ending=True)
     if not why:
         pytest.skip("CRIU works here")
     assert ("criu check" in why) if shutil.which("criu") else ("criu is not on this node" in why)
     with pytest.raises(Unsupported, match="criu"):
-        shim.checkpoint("one", tmp_path, ending=True)
-    assert shim.state("one").phase is TaskPhase.RUNNING
+        shim.checkpoint("still", tmp_path, ending=True)
+    assert shim.state("still").phase is TaskPhase.RUNNING
     shim.prepare(ground.task("sleep", "1000", id="after"))
     with pytest.raises(Unsupported, match="criu"):
         shim.restore("after", tmp_path)

@@ -115,7 +115,9 @@ class SimHands:
         self._boundary()
         self.performed.append(action)
         error = self.trouble(action)
-        if error is not None and not isinstance(action, do.CreateTask | do.PrepareTask | do.MakeSandbox):
+        if error is not None and not isinstance(
+            action, do.CreateTask | do.RestoreTask | do.PrepareTask | do.MakeSandbox
+        ):
             raise error
         match action:
             case do.Remember() | do.AskLocal() | do.EnsureOwned() | do.Disown() | do.Release():
@@ -124,7 +126,7 @@ class SimHands:
                 self._image(action)
             case do.MakeSandbox() | do.RemoveSandbox():
                 self._sandbox(action, error)
-            case do.PrepareTask() | do.CreateTask() | do.StartTask():
+            case do.PrepareTask() | do.CreateTask() | do.StartTask() | do.LayRoot() | do.RestoreTask():
                 self._launch(action, error)
             case do.RunHook(id=id, role=role):
                 self.node.hooked.add((id, role))
@@ -228,7 +230,11 @@ class SimHands:
                 self._boundary()
                 self.node.sandboxes.pop(id, None)
 
-    def _launch(self, action: do.PrepareTask | do.CreateTask | do.StartTask, error: AgentError | None) -> None:
+    def _launch(
+        self,
+        action: do.PrepareTask | do.CreateTask | do.StartTask | do.LayRoot | do.RestoreTask,
+        error: AgentError | None,
+    ) -> None:
         match action:
             case do.PrepareTask():
                 self._prepare(action, error)
@@ -245,6 +251,19 @@ class SimHands:
                 task.alive = True
             case do.StartTask(_, id):
                 self._there(id).move(TaskEvent.START)
+                self.node.started[id] += 1
+            case do.LayRoot(_, id, image):
+                task = self.node.tasks.setdefault(id, Task(id))
+                task.root = (image["driver"], image["chain"])
+            case do.RestoreTask(_, id):
+                task = self._there(id)
+                task.move(TaskEvent.CREATE_BEGUN)
+                self.node.created[id] += 1
+                self._boundary()
+                if error is not None:
+                    raise error
+                task.move(TaskEvent.RESTORE)
+                task.alive = True
                 self.node.started[id] += 1
 
     def _there(self, id: str) -> Task:
