@@ -19,6 +19,7 @@ from core.content.store import ContentStore, Span
 from core.digest import Digest, chain_id
 from core.errors import Busy
 from core.process import Launcher
+from core.runtime.table import RuntimeTable
 from core.snapshots.native import NativeSnapshotter
 from core.snapshots.ports import SnapshotInUse
 from reconciler.decide.marking import keep_of
@@ -74,7 +75,10 @@ class Place:
         self.driver = NativeSnapshotter(folder / "snapshots", self.clock, Launcher())
         self.content = ContentStore(folder / "content")
         # Of a node only what collection and images work with.
-        node: Any = SimpleNamespace(snapshotters={"native": self.driver}, content=self.content, boot="boot")
+        runtimes = RuntimeTable(folder / "state", (), {})
+        node: Any = SimpleNamespace(
+            snapshotters={"native": self.driver}, content=self.content, runtimes=runtimes, boot="boot"
+        )
         self.exits = Exits(lambda key: None, "boot")
         remotes = Remotes(TransferSettings(), Launcher(), self.clock, {})
         checks = HealthChecks(lambda task, probe: None, lambda key: None, self.clock)
