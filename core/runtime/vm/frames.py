@@ -55,7 +55,7 @@ import json
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 VERSION: Final = 1
 PORT: Final = "org.reconciler.guest.0"
@@ -77,12 +77,27 @@ class Kind(IntEnum):
     EVENT = 7
 
 
-class Frame(NamedTuple):
-    """One frame."""
+class Frame:
+    """One frame. Written out, because the guest has no use for what a tuple or a dataclass would have it import."""
 
-    kind: Kind
-    stream: int
-    payload: bytes = b""
+    __slots__ = ("kind", "payload", "stream")
+
+    def __init__(self, kind: Kind, stream: int, payload: bytes = b"") -> None:
+        self.kind = kind
+        self.stream = stream
+        self.payload = payload
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frame) and self._all() == other._all()
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return f"Frame{self._all()}"
+
+    def _all(self) -> tuple[Kind, int, bytes]:
+        return self.kind, self.stream, self.payload
 
     def json(self) -> dict[str, Any]:
         """The payload as an object; raises `Nonsense`."""

@@ -38,6 +38,11 @@ _COMPILE: Final = """
 import sys
 top, out = sys.argv[1:3]
 sys.path.insert(0, top)
+names = type(sys)("typing")
+names.__file__ = top + "/core/runtime/vm/guest/names.py"
+with open(names.__file__) as source:
+    exec(compile(source.read(), names.__file__, "exec"), names.__dict__)
+sys.modules["typing"] = names
 import core.runtime.vm.guest.agent, json.decoder, json.encoder, socket, fcntl, traceback
 import encodings.ascii, encodings.latin_1, encodings.idna
 import importlib._bootstrap_external as outside

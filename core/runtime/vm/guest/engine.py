@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from typing import Any, Final
@@ -14,7 +13,7 @@ from core.runtime.vm.guest.disks import Mounts
 from core.runtime.vm.guest.groups import tell
 from core.runtime.vm.guest.loop import Children, Job, Loop, complaint, read_if_there
 from core.runtime.vm.guest.stdio import Inlet, Outlet, Send
-from core.runtime.vm.guest.tasks import Process, Streams, Task, pid_in, write_bundle
+from core.runtime.vm.guest.tasks import Process, Streams, Task, pid_in, remove, write_bundle
 from core.runtime.vm.guest.terminals import Handover
 
 _CRUN: Final = "/usr/bin/crun"
@@ -125,7 +124,7 @@ class Engine:
             made.streams.close()
             raise
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
         self._follow(made, pid)
         return {"exec": number}
 
@@ -209,7 +208,7 @@ class Engine:
         yield self._children.exit_of(self._children.start(argv))
         yield from self._mounts.release(task.id, task.root)
         task.process.streams.close()
-        shutil.rmtree(task.folder, ignore_errors=True)
+        remove(task.folder)
         self._tasks.pop(task.id, None)
 
     def everything_ends(self) -> Job:
