@@ -20,6 +20,7 @@ from core.errors import AgentError
 from core.network.cni import Cni
 from core.network.own import Bridge
 from core.process import Launcher
+from core.runtime.apparmor import AppArmor
 from core.runtime.drivers import Ground, build_table
 from core.runtime.node import read_node
 from core.runtime.probing import PROBES, Prober, told
@@ -137,6 +138,7 @@ def build_life(paths: Paths, store: ObjectStore, clock: Clock, options: Options)
         cdi=tuple(map(Path, options.config.policy.cdi)),
         allow_privileged=options.config.policy.allow_privileged,
         prober=Prober(launcher, cgroups.hierarchies(), paths.state / PROBES),
+        apparmor=AppArmor(launcher, paths.instance, paths.state / "bundles"),
     )
     unpackers = {name: partial(_unpacker, driver, launcher) for name, driver in snapshotters.items()}
     remotes = Remotes(transfer_settings(options.config.transfer), launcher, clock, os.environ)

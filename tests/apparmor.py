@@ -13,7 +13,7 @@ import pytest
 
 from core.runtime.node import loaded_profiles, read_node
 
-_PROFILE = """
+PROFILE = """
 profile {name} flags=(attach_disconnected,mediate_deleted) {{
   file,
   capability,
@@ -41,7 +41,7 @@ def loaded(folder: Path) -> Iterator[str]:
     """The name of a profile that is loaded, and is taken away at the end; its text lies in `folder`."""
     name = f"reconciler-test-{secrets.token_hex(4)}"
     text = folder / name
-    text.write_text(_PROFILE.format(name=name))
+    text.write_text(PROFILE.format(name=name))
     _parser("--replace", text)
     try:
         assert name in (loaded_profiles() or ())

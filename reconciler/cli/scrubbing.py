@@ -34,7 +34,7 @@ _LOOKS: Final = (
     (re.compile(rf"(?i)\b({_TELLING}=)[^\s\"',;&]+"), rf"\1{MASK}"),
     (re.compile(r"(?i)\b((?:password|passwd|passphrase)\s*:\s*)[^\s\"',;&]+"), rf"\1{MASK}"),
 )
-_HIDDEN: Final = frozenset({"fileContent", "seccompContent", "stringData"})
+_HIDDEN: Final = frozenset({"fileContent", "seccompContent", "apparmorContent", "stringData"})
 
 
 class Scrubber:

@@ -39,6 +39,8 @@ class Places:
     """The profile that the manifest names by its path, read."""
     cdi: Edits = Edits()
     """What its CDI devices bring beside their device nodes."""
+    apparmor: str = ""
+    """The name of the AppArmor profile that it is to have; "": as the runtime leaves it."""
 
 
 def command(spec: ContainerSpec, config: ImageConfig) -> list[str]:
@@ -108,7 +110,7 @@ def security(spec: ContainerSpec, places: Places) -> Security:
         privileged=wanted.privileged,
         seccomp=places.seccomp,
         unconfined=wanted.seccomp == UNCONFINED,
-        apparmor=wanted.apparmor or "",
+        apparmor=places.apparmor,
         devices=tuple(places.devices),
     )
 

@@ -89,7 +89,7 @@ def _text(path: str, value: Any, *, secret: bool) -> str | None:
         return None
     if secret:
         return MASK
-    if path.endswith(("fileContent", "seccompContent")):
+    if path.endswith(("fileContent", "seccompContent", "apparmorContent")):
         return f"content with sha256 {hashlib.sha256(str(value).encode()).hexdigest()[:12]}"
     text = value if isinstance(value, str) and value.isprintable() and value else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text)} characters)"

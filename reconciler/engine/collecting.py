@@ -94,6 +94,7 @@ class Collector:
         blobs, kept = self._blobs(keep, dry=dry)
         if not dry:
             self._node.content.sweep()
+            self._node.apparmor.collect()
         made = self._node.runtimes.collect({chain for _, chain in keep.tops}, dry=dry)
         roots = [{"name": name, "bytes": size} for name, size in made.items()]
         total = sum(one["bytes"] for one in (*snapshots, *blobs, *roots))

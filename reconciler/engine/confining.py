@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from core import fsio
 from core.errors import Denied, Invalid, NotFound
 from core.runtime import seccomp
+from core.runtime.apparmor import AppArmor
 from core.runtime.node import loaded_profiles
 from reconciler.model.kinds.security import UNCONFINED, Security
 
@@ -38,14 +40,23 @@ def seccomp_profile(security: Security) -> Mapping[str, Any] | None:
     return seccomp.parse(text, str(path))
 
 
-def check_apparmor(security: Security) -> None:
-    """Raise `NotFound` for an AppArmor profile that the kernel does not know, where it says which it knows."""
+def apparmor_profile(security: Security, profiles: AppArmor) -> str:
+    """The name of the AppArmor profile that the task asks for; "": it asks for none.
+
+    Raises `NotFound` for one that the kernel does not know, where it says which it knows, and is no file either; what
+    `AppArmor.load` raises for a file.
+    """
     name = security.apparmor
     if name is None or name == UNCONFINED or security.privileged:
-        return
+        return name or ""
     loaded = loaded_profiles()
-    if loaded is not None and name not in loaded:
-        raise NotFound(
-            f"AppArmor profile {name!r} is not loaded on this node",
-            advice="Load it with apparmor_parser, or leave it out.",
-        )
+    if loaded is None or name in loaded:  # without AppArmor the spec is refused, and says so
+        return name
+    if (carried := security.carried_apparmor) is not None:
+        return profiles.load(carried, f"AppArmor profile {name}")
+    if name.startswith("/") and (text := fsio.read_if_there(Path(name), _MOST)) is not None:
+        return profiles.load(text, name)
+    raise NotFound(
+        f"AppArmor profile {name!r} is not loaded on this node",
+        advice="Load it with apparmor_parser, name the file that it is in, or leave it out.",
+    )

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from core.content.store import ContentStore
 from core.digest import Digest
+from core.runtime.apparmor import AppArmor
 from core.runtime.ports import SandboxPhase, TaskPhase
 from core.runtime.probing import Prober
 from core.runtime.table import RuntimeTable
@@ -47,6 +48,7 @@ class Node:
     boot: str
     platform: str
     prober: Prober
+    apparmor: AppArmor
     default_runtime: str = "runc"
     """Of private sandboxes whose container names none."""
     default_snapshotter: str = "overlayfs"

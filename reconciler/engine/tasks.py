@@ -31,7 +31,7 @@ from reconciler.decide import compose
 from reconciler.decide.facts import StopAsked
 from reconciler.engine import modules
 from reconciler.engine.cdi_files import edits_of
-from reconciler.engine.confining import check_allowed, check_apparmor, seccomp_profile
+from reconciler.engine.confining import apparmor_profile, check_allowed, seccomp_profile
 from reconciler.engine.observe import Eyes
 from reconciler.model.actions import DeleteTask, PrepareTask, RunHook, SignalTask
 from reconciler.model.identity import Key, Kind, RuntimeId
@@ -187,9 +187,9 @@ class TaskHands:
         init = find("catatonit") if spec.init else ""
         cdi = edits_of(spec.security.cdi_devices, self._eyes.node.cdi)
         devices = [*(Device.at(path) for path in spec.security.device_nodes), *cdi.devices]
-        check_apparmor(spec.security)
+        apparmor = apparmor_profile(spec.security, self._eyes.node.apparmor)
         profile = seccomp_profile(spec.security)
-        return compose.Places(volumes, held, files, anonymous, init, devices, profile, cdi)
+        return compose.Places(volumes, held, files, anonymous, init, devices, profile, cdi, apparmor)
 
     def _fill(self, spec: ContainerSpec, places: compose.Places, root: tuple[MountSpec, ...]) -> None:
         """Give volumes that are empty what the image has at their path; nothing of an image without a `root`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from core.values import dataclass
 from reconciler.model.identity import API_VERSION, WRITTEN_BY_PEOPLE, Key, Kind, checked_name
 from reconciler.model.kinds.checking import CARRIED, check_metadata, check_spec, unknown_key
 from reconciler.model.kinds.later import LATER_KINDS, MADE_BY_THE_AGENT
-from reconciler.model.kinds.security import DEFAULT, is_beside
+from reconciler.model.kinds.security import DEFAULT, apparmor_is_beside, is_beside
 from reconciler.model.objects import Origin
 from reconciler.model.problems import Problem, excerpt, mapping_at, mappings_in, quoted, shown
 from reconciler.sources.faults import Fault
@@ -205,8 +205,9 @@ class _Steps:
         """The spec with the content of the files in it that it names, and with the whole path of its archive."""
         if not os.path.isabs(spec.get("archive", "/")):
             return {**spec, "archive": self._archive(spec["archive"])}
-        if is_beside(mapping_at(spec, "security").get("seccomp", DEFAULT)):
-            spec = {**spec, "security": self._security(spec["security"])}
+        security = mapping_at(spec, "security")
+        if is_beside(security.get("seccomp", DEFAULT)) or apparmor_is_beside(security.get("apparmor")):
+            spec = {**spec, "security": self._security(dict(security))}
         mounts = spec.get("mounts", [])
         if not any("file" in mount for mount in mounts):
             return spec
@@ -220,21 +221,28 @@ class _Steps:
             return path
 
     def _security(self, security: dict[str, Any]) -> dict[str, Any]:
-        """With the profile of system calls that lies beside the manifest, which must be one."""
-        from core.runtime import seccomp  # few manifests have one
+        """With the profiles that lie beside the manifest, which must be such."""
+        from core.runtime import apparmor, seccomp  # few manifests have one
 
-        place: Path = ("spec", "security", "seccomp")
-        path = excerpt(security["seccomp"])
+        if is_beside(security.get("seccomp", DEFAULT)):
+            security = self._carrying(security, "seccomp", seccomp.parse)
+        if apparmor_is_beside(security.get("apparmor")):
+            security = self._carrying(security, "apparmor", apparmor.parse)
+        return security
+
+    def _carrying(self, security: dict[str, Any], name: str, parse: Callable[[bytes, str], object]) -> dict[str, Any]:
+        place: Path = ("spec", "security", name)
+        path = excerpt(security[name])
         try:
-            content = read_beside(self.source, security["seccomp"])
-            seccomp.parse(content, path)
+            content = read_beside(self.source, security[name])
+            parse(content, path)
         except Unreadable as error:
             self._problem(Problem(place, f"{path} {error.message}", error.advice))
             return security
         except Invalid as error:
             self._problem(Problem(place, error.message, error.hint().rstrip(".")))
             return security
-        return {**security, "seccompContent": base64.b64encode(content).decode()}
+        return {**security, f"{name}Content": base64.b64encode(content).decode()}
 
     def _mount(self, i: int, mount: dict[str, Any]) -> dict[str, Any]:
         if "file" not in mount:

@@ -93,7 +93,7 @@ def _alone(reading: FileReading) -> bool:
             return False
         if "archive" in each.manifest.spec:
             return False
-        if "seccompContent" in mapping_at(dict(each.manifest.spec), "security"):
+        if {"seccompContent", "apparmorContent"} & mapping_at(dict(each.manifest.spec), "security").keys():
             return False
         if any("fileContent" in mount for _, mount in mappings_in(dict(each.manifest.spec), "mounts")):
             return False

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import AgentError
+from core.errors import AgentError, Invalid
+from core.process import Launcher
+from core.runtime.apparmor import AppArmor
+from core.runtime.node import loaded_profiles
 from core.runtime.ports import ExecSpec
 from core.runtime.spec import Security
-from tests.apparmor import loaded, needed
+from tests.apparmor import PROFILE, loaded, needed
 from tests.conformance.shim_contract import running, said
 from tests.conformance.shim_ground import OciGround, make_root, skip_unless_possible
 from tests.runtimes import RUNTIMES
@@ -78,3 +81,26 @@ def test_a_profile_that_is_not_loaded_starts_nothing(ground: OciGround, profile:
     ground.shim.prepare(ground.task("true", security=Security(apparmor="no-such-profile")))
     with pytest.raises(AgentError, match=r"(?i)apparmor|attr/exec"):
         ground.shim.create("one")
+
+
+def test_a_profile_that_comes_as_a_text_has_a_name_of_ours_confines_and_goes_with_its_task(ground: OciGround) -> None:
+    needed()
+    profiles = AppArmor(Launcher(), ground.group.rpartition("-")[2], ground.state / "bundles")
+    text = PROFILE.format(name="strict").encode()
+    name = profiles.load(text, "it")
+    assert name == profiles.load(text, "it")
+    shim = running(ground, security=Security(apparmor=name))
+    code, told = shim.ask("one", ["sh", "-c", "cat /etc/hidden"], 20)
+    assert (code, "Permission denied" in told) == (1, True)
+    for _ in range(2):
+        profiles.collect()
+        assert name in (loaded_profiles() or ())
+    shim.delete("one")
+    profiles.collect()
+    assert name not in (loaded_profiles() or ())
+
+
+def test_a_text_that_the_parser_refuses_is_told_with_its_words(ground: OciGround) -> None:
+    needed()
+    with pytest.raises(Invalid, match="strict: "):
+        AppArmor(Launcher(), "test", ground.state / "bundles").load(b"profile a { no such rule }", "strict")

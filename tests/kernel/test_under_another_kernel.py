@@ -54,6 +54,8 @@ TESTS: Final = (
                 "test_a_further_process_is_confined_as_the_first_one_is",
                 "test_unconfined_and_privileged_are_confined_by_none",
                 "test_a_profile_that_is_not_loaded_starts_nothing",
+                "test_a_profile_that_comes_as_a_text_has_a_name_of_ours_confines_and_goes_with_its_task",
+                "test_a_text_that_the_parser_refuses_is_told_with_its_words",
             ),
         )
     ),

@@ -19,6 +19,7 @@ from core.content.store import ContentStore, Span
 from core.digest import Digest, chain_id
 from core.errors import Busy
 from core.process import Launcher
+from core.runtime.apparmor import AppArmor
 from core.runtime.table import RuntimeTable
 from core.snapshots.native import NativeSnapshotter
 from core.snapshots.ports import SnapshotInUse
@@ -76,8 +77,13 @@ class Place:
         self.content = ContentStore(folder / "content")
         # Of a node only what collection and images work with.
         runtimes = RuntimeTable(folder / "state", (), {})
+        apparmor = AppArmor(Launcher(), "model", folder / "state/bundles")
         node: Any = SimpleNamespace(
-            snapshotters={"native": self.driver}, content=self.content, runtimes=runtimes, boot="boot"
+            snapshotters={"native": self.driver},
+            content=self.content,
+            runtimes=runtimes,
+            apparmor=apparmor,
+            boot="boot",
         )
         self.exits = Exits(lambda key: None, "boot")
         remotes = Remotes(TransferSettings(), Launcher(), self.clock, {})

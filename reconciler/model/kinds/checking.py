@@ -40,6 +40,7 @@ _WRITE_WHEN_MISSING: Final[Mapping[str, str]] = {
 CARRIED: Final[Mapping[str, str]] = {
     "fileContent": "give the content by file: PATH",
     "seccompContent": "give the profile by seccomp: PATH",
+    "apparmorContent": "give the profile by apparmor: ./PATH",
 }
 """What the reader of a manifest puts into its spec out of files beside it, and what people write instead."""
 _WRITTEN_BY_THE_AGENT: Final = frozenset(

@@ -21,8 +21,9 @@ def json_schema(kind: Kind) -> dict[str, Any]:
         definitions["Mount"]["properties"].pop("fileContent")
         definitions["Mount"]["oneOf"] = [{"required": [source]} for source in MOUNT_SOURCES]
     if "Security" in definitions:
-        definitions["Security"]["properties"].pop("seccompContent")
-        spec["properties"]["security"]["default"].pop("seccompContent")
+        for carried in ("seccompContent", "apparmorContent"):
+            definitions["Security"]["properties"].pop(carried)
+            spec["properties"]["security"]["default"].pop(carried)
     if kind is Kind.CONTAINER:
         spec["not"] = {"required": ["sandbox", "network"]}
     if kind is Kind.SOURCE:

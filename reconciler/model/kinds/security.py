@@ -17,6 +17,7 @@ DEFAULT: Final = "default"
 UNCONFINED: Final = "unconfined"
 _JSON: Final = ".json"
 _PROFILE: Final = re.compile(r"[A-Za-z0-9_./][-A-Za-z0-9_.+/:]{0,127}")
+_BESIDE: Final = ("./", "../")
 
 
 def _seccomp(value: object) -> str:
@@ -38,9 +39,23 @@ def is_beside(seccomp: str) -> bool:
     return not seccomp.startswith("/") and seccomp not in (DEFAULT, UNCONFINED)
 
 
-_apparmor: Final = matching(
-    _PROFILE, "is not the name of an AppArmor profile", "write the name of a profile that is loaded, or unconfined"
+_named: Final = matching(
+    _PROFILE,
+    "is not the name of an AppArmor profile",
+    "write the name of a profile that is loaded, the path of one, such as ./strict.profile, or unconfined",
 )
+
+
+def _apparmor(value: object) -> str:
+    """`unconfined`, a loaded profile's name, or a path: absolute on the node, or `./…` beside the manifest's file."""
+    return parse_relative(value) if isinstance(value, str) and value.startswith(_BESIDE) else _named(value)
+
+
+def apparmor_is_beside(apparmor: str | None) -> bool:
+    """Whether a valid `apparmor` is the path of a profile relative to the manifest's file."""
+    return apparmor is not None and apparmor.startswith(_BESIDE)
+
+
 _CDI: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*[A-Za-z0-9]/[A-Za-z][A-Za-z0-9_-]*=[A-Za-z0-9][A-Za-z0-9_.:-]*")
 
 
@@ -72,8 +87,9 @@ class Security(Spec):
     `privileged`: everything that root on the node may, where the node's configuration allows it: every capability but
     those dropped, every device, no profile, whatever else is written here. `seccomp`: `default`,
     `unconfined`, the absolute path of a profile on the node, or the path of one beside the manifest, whose content came
-    with it, in `seccomp_content`; `apparmor`: the name of a loaded profile, or `unconfined`; None: as the runtime
-    leaves it.
+    with it, in `seccomp_content`; `apparmor`: the name of a loaded profile, the absolute path of one, or `./…` of one
+    beside the manifest, whose content came with it, in `apparmor_content`; or `unconfined`; None: as the runtime leaves
+    it.
     """
 
     read_only_rootfs: bool = Field(False, alias="readOnlyRootfs")
@@ -83,6 +99,7 @@ class Security(Spec):
     seccomp: SeccompProfile = DEFAULT
     seccomp_content: Base64 | None = Field(None, alias="seccompContent", repr=False)
     apparmor: AppArmorProfile | None = None
+    apparmor_content: Base64 | None = Field(None, alias="apparmorContent", repr=False)
     devices: Listed[DeviceName] = ()
 
     @property
@@ -104,3 +121,8 @@ class Security(Spec):
     def carried_seccomp(self) -> bytes | None:
         """The profile that came with the manifest; None: none did."""
         return None if self.seccomp_content is None else decoded_base64(self.seccomp_content)
+
+    @property
+    def carried_apparmor(self) -> bytes | None:
+        """The AppArmor profile that came with the manifest; None: none did."""
+        return None if self.apparmor_content is None else decoded_base64(self.apparmor_content)

@@ -240,6 +240,39 @@ def test_a_seccomp_profile_that_is_none_is_a_fault_at_its_place(
     assert fault.startswith(f"demo/web.yaml:7:14: spec.security.seccomp: {words}")
 
 
+def with_apparmor(word: str) -> str:
+    return with_profile("default", f"    apparmor: {word}\n")
+
+
+def test_an_apparmor_profile_beside_a_manifest_is_taken_along(folder: Path) -> None:
+    (folder / "strict").write_text("profile strict {\n  file,\n}\n")
+    (folder / "web.yaml").write_text(with_apparmor("./strict"))
+    security = load(["demo"], VARIABLES).manifests[0].spec["security"]
+    assert base64.b64decode(security["apparmorContent"]) == (folder / "strict").read_bytes()
+    for word in ("strict", "/etc/apparmor.d/strict", "unconfined", "snap.web//inner"):
+        (folder / "web.yaml").write_text(with_apparmor(word))
+        assert load(["demo"], VARIABLES).manifests[0].spec["security"] == {"seccomp": "default", "apparmor": word}
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "words"),
+    [
+        ("./nope", None, "./nope does not exist; check the path; it is relative to this file"),
+        ("./two", "profile a {}\nprofile b {}", "./two is not one profile with a name; Write one `profile NAME"),
+        ("./sshd", "profile a /usr/sbin/sshd {}", "./sshd is not one profile with a name"),
+        ("./shadow", 'profile a { #include "/etc/shadow"\n}', "./shadow includes '\"/etc/shadow\"'"),
+    ],
+)
+def test_an_apparmor_profile_that_is_none_is_a_fault_at_its_place(
+    folder: Path, path: str, content: str | None, words: str
+) -> None:
+    (folder / "web.yaml").write_text(with_apparmor(path))
+    if content is not None:
+        (folder / path).write_text(content)
+    (fault,) = faults("demo")
+    assert fault.startswith(f"demo/web.yaml:8:15: spec.security.apparmor: {words}")
+
+
 def test_a_person_may_not_write_the_content_of_a_profile(folder: Path) -> None:
     (folder / "web.yaml").write_text(with_profile("default", "    seccompContent: aGk=\n"))
     advice = "is written by the agent; give the profile by seccomp: PATH"
