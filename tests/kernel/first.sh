@@ -1,10 +1,10 @@
 #!/bin/sh
 # The first program of the machine: makes this node's files its root, and goes on there. Written into an initramfs
-# beside the guest's own, whose modules it loads.
+# beside the guest's own.
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-for list in mmio 0x001a; do
+for list in mmio 0x001a node; do
     for module in $(cat "/modules/$list"); do insmod "/modules/$module.ko" 2>/dev/null; done
 done
 mkdir /lower /upper

@@ -12,7 +12,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from core.runtime.vm.cpio import Archive
 from core.runtime.vm.installed import Installed
 from core.runtime.vm.machine import kernel_command_line
 from core.runtime.vm.tsc import kilohertz
+from tests.kernel.modules import fetched
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 HERE: Final = Path(__file__).resolve().parent
@@ -63,7 +64,7 @@ def run(found: Installed, folder: Path, tests: Sequence[str], seconds: float) ->
     """Boot the machine in an empty `folder`, run the tests by their ids, and end it after so many `seconds`."""
     console, told = folder / "console", folder / "told"
     initrd = folder / "initrd"
-    initrd.write_bytes(_padded(Path(found.initrd).read_bytes()) + _first(tests))
+    initrd.write_bytes(_padded(Path(found.initrd).read_bytes()) + _first(tests, fetched(Path(found.initrd).parent)))
     with _served(found.virtiofsd) as door:
         child = subprocess.Popen(_command(found, initrd, door, console, told), stdin=NULL, pass_fds=[door])
         try:
@@ -84,11 +85,15 @@ def _padded(archive: bytes) -> bytes:
     return archive + b"\0" * (-len(archive) % 4)
 
 
-def _first(tests: Sequence[str]) -> bytes:
+def _first(tests: Sequence[str], modules: Mapping[str, bytes]) -> bytes:
     """What is unpacked beside the guest's own files."""
     archive = Archive()
     words = [str(HERE / "guest.sh"), str(CHECKOUT), *tests]
     script = (HERE / "first.sh").read_text().replace('"$@"', shlex.join(words))
+    archive.folder("modules")
+    for name, data in modules.items():
+        archive.file(f"modules/{name}.ko", data)
+    archive.file("modules/node", " ".join(modules).encode())
     archive.file(FIRST, script.encode(), executable=True)
     return archive.done()
 

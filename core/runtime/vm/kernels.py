@@ -27,8 +27,10 @@ _LZ4: Final = b"\x02\x21\x4c\x18"
 _UNPACKED: Final = 256 << 20
 
 
-def modules(tree: Path) -> tuple[dict[str, bytes], dict[str, list[str]]]:
-    """The modules by name, unsigned, and for each of `GROUPS` their names in the order of loading.
+def modules(
+    tree: Path, groups: Mapping[str, tuple[str, ...]] = GROUPS
+) -> tuple[dict[str, bytes], dict[str, list[str]]]:
+    """The modules by name, unsigned, and for each of the groups their names in the order of loading.
 
     Signatures are left out because the kernel, which does not insist on them, takes 20 ms of an emulated processor to
     check each; the image is checked as a whole. What is built in is not there, and need not be.
@@ -38,7 +40,7 @@ def modules(tree: Path) -> tuple[dict[str, bytes], dict[str, list[str]]]:
         raise Corrupt("the kernel's package has no modules as they are known")
     taken: dict[str, bytes] = {}
     orders = {}
-    for group, names in GROUPS.items():
+    for group, names in groups.items():
         order: list[str] = []
         for name in names:
             _add(name, there, taken, order)
