@@ -17,7 +17,7 @@ from core.runtime.vm.packages import Apt, Package
 CACHE: Final = Path("/var/cache/reconciler-test")
 WANTED: Final[Mapping[str, tuple[str, ...]]] = {
     "node": (
-        *("veth", "bridge", "tun", "nf_tables"),
+        *("veth", "bridge", "tun", "nf_tables", "nft_compat", "xt_mark", "nf_conntrack_netlink"),
         *("unix_diag", "inet_diag", "tcp_diag", "udp_diag", "raw_diag", "af_packet_diag", "netlink_diag"),
     )
 }
