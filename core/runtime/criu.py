@@ -47,7 +47,11 @@ def _check(launcher: Launcher, path: str) -> str:
         said = launcher.run([path, "check"], timeout=_SECONDS)
     except (AgentError, OSError) as error:
         return f"criu does not start: {error}"
-    return "" if said.code == 0 else f"`criu check` fails: {said.complaint()}"
+    if said.code == 0:
+        return ""
+    # The last line only says that it failed; the first one says why.
+    first = next((line for line in said.stderr.decode("utf-8", "replace").splitlines() if "Error (" in line), "")
+    return f"`criu check` fails: {first.partition('): ')[2] or said.complaint()}"
 
 
 def last_complaint(work: Path) -> str:
@@ -57,6 +61,6 @@ def last_complaint(work: Path) -> str:
         with open(path, "rb") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - _MOST_LOG))
             lines = log.read(_MOST_LOG).decode("utf-8", "replace").splitlines()
-        errors = [line for line in lines if "Error (" in line]
+        errors = [line for line in lines if "Error (" in line and not line.endswith("FAILED.")]
         found = errors[-1].partition("Error (")[2] if errors else found
     return f"CRIU: {found.partition('): ')[2] or found}"[:300] if found else ""

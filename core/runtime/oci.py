@@ -130,6 +130,8 @@ class OciShim(MonitoredTasks):
             group = bundle.record.cgroup
             for pid in self._born(first, group) if image is None else limits.pids_below(self._found, group):
                 placing.settle(self._found, self._launcher.group, pid, bundle.record.cgroup)
+            if image is not None:
+                placing.gather(self._found, self._launcher.group, first, group)
             self.bundles.complete(id, Made(*(self._identity(pid, f"task {id}") for pid in (first, own))))
         return self._eyes.state(id)
 

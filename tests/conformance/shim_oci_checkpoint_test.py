@@ -61,6 +61,9 @@ def test_several_processes_are_taken_up_again_in_the_groups_of_the_task(
     able(shim).checkpoint("before", folder, ending=True)
     shim.prepare(ground.task("sh", "-c", "sleep 1000 & sleep 1000 & wait", id="after"))
     able(shim).restore("after", folder)
+    first = shim.state("after").pid
+    assert first is not None
+    assert cgroups.left_behind(first.pid, f"{ground.group}/box/after", ground.found) == ""
     assert len(shim.pids("after")) == 3
     assert not set(shim.pids("after")) & set(cgroups.members(ground.helpers))
 
