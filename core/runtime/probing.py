@@ -19,7 +19,7 @@ from core import fsio
 from core.cgroups import Hierarchies
 from core.errors import AgentError, MissingTool
 from core.process import Launcher, find
-from core.runtime import wasm_cache
+from core.runtime import criu, wasm_cache
 from core.runtime.table import RuntimeSpec
 from core.values import dataclass
 
@@ -101,7 +101,21 @@ class Prober:
                 return Probe(problem="not there", advice=f"Install it, or correct runtimes.{spec.name}.path.")
             return Probe(problem="not installed", advice=error.hint())
         probe = self._remembered(spec, path)
-        return self._with_guest(probe, spec) if spec.driver == "vm" and not probe.problem else probe
+        if probe.problem:
+            return probe
+        if spec.driver == "vm":
+            return self._with_guest(probe, spec)
+        return self._with_checkpoints(probe, spec) if spec.driver == "oci" else probe
+
+    def _with_checkpoints(self, probe: Probe, spec: RuntimeSpec) -> Probe:
+        """Whether it has checkpoints here: CRIU's word is of this boot's kernel, and not kept with the program's."""
+        if spec.is_gvisor:
+            lone = spec.options.get("network") == "none"
+            own = {"network": ["none"]} if lone else {}
+            return replace(probe, can={**probe.can, **own, "checkpoint": lone})
+        if probe.can.get("checkpoint") and criu.why_not(self._launcher):
+            return replace(probe, can={**probe.can, "checkpoint": False})
+        return probe
 
     def _with_guest(self, probe: Probe, spec: RuntimeSpec) -> Probe:
         from core.runtime.vm import ready  # of no use to a command that asks nothing

@@ -13,6 +13,7 @@ from core import cgroups, proc
 from core.cgroups import Hierarchies
 from core.clock import SystemClock
 from core.process import Launcher
+from core.runtime import criu
 from core.runtime.probing import Probe, Prober, abilities, ask_version
 from core.runtime.table import RuntimeSpec
 from core.runtime.vm.acceleration import DEVICE, Kvm
@@ -169,9 +170,17 @@ def test_gvisor_is_asked_for_the_platform_that_it_takes_by_itself(
     spec = script(tmp_path / "runsc", "runsc version release-20250101.0", flags)
     seen = prober(tmp_path / "cache", found).probe(spec)
     assert (seen.version, seen.problem) == ("release-20250101.0", "")
-    assert seen.can == {**can, "network": ["the node's stack in the sandbox's namespace"]}
+    assert seen.can == {**can, "network": ["the node's stack in the sandbox's namespace"], "checkpoint": False}
     assert prober(tmp_path / "cache", found).probe(spec) == seen
     assert calls(Path(spec.path)) == 2
+    lone = prober(found=found).probe(RuntimeSpec("it", path=spec.path, options={"network": "none"}))
+    assert lone.can == {**can, "network": ["none"], "checkpoint": True}
+
+
+def test_a_runtime_that_was_built_for_checkpoints_has_them_only_where_criu_works(tmp_path: Path) -> None:
+    features = json.dumps(_FEATURES)
+    spec = script(tmp_path / "runc", "runc version 1.2.3", f"echo '{features}'")
+    assert prober().probe(spec).can["checkpoint"] is (criu.why_not(Launcher()) == "")
 
 
 def test_the_real_gvisor_says_how_it_runs() -> None:
