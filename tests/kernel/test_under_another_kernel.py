@@ -26,6 +26,7 @@ SECONDS: Final = 900.0
 SHIM: Final = "tests/conformance/shim_oci_test.py::TestOciRuntimesUnderConmon"
 APPARMOR: Final = "tests/conformance/shim_oci_apparmor_test.py"
 CHECKPOINTS: Final = "tests/conformance/shim_oci_checkpoint_test.py"
+SHIM_CHECKPOINTS: Final = "tests/conformance/shim_v2_checkpoint_test.py"
 """With CRIU, which does not work on every kernel."""
 TESTS: Final = (
     "tests/kernel/inside.py::test_control_groups_are_of_version_2_alone",
@@ -65,8 +66,9 @@ TESTS: Final = (
     f"{CHECKPOINTS}::TestRuncsCheckpoints::test_a_restored_task_is_one_like_any_other",
     f"{CHECKPOINTS}::test_a_task_goes_on_after_a_checkpoint_that_is_not_to_end_it",
     f"{CHECKPOINTS}::test_several_processes_are_taken_up_again_in_the_groups_of_the_task",
+    f"{SHIM_CHECKPOINTS}::TestShimsCheckpoints::test_a_counter_in_memory_goes_on_counting_where_it_was",
 )
-WHOLE: Final = ("tests/conformance/shim_oci_test.py", APPARMOR, CHECKPOINTS)
+WHOLE: Final = ("tests/conformance/shim_oci_test.py", APPARMOR, CHECKPOINTS, SHIM_CHECKPOINTS)
 
 
 def _installed() -> Installed:

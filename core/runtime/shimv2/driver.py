@@ -20,10 +20,10 @@ from typing import Any, Final
 
 from core import cgroups, fsio, proc
 from core.clock import Clock
-from core.errors import AgentError, NotFound, TimedOut, Unavailable
+from core.errors import AgentError, Failed, NotFound, TimedOut, Unavailable, Unsupported
 from core.proc import ProcessId
 from core.process import Launcher, Result
-from core.runtime import limits, placing
+from core.runtime import criu, limits, placing
 from core.runtime.bundle import Bundle, Bundles, Made, Record
 from core.runtime.further import Sink, Wanted, writer
 from core.runtime.joining import joined
@@ -32,7 +32,7 @@ from core.runtime.observing import Eyes
 from core.runtime.ports import ExecSpec, NewTask, Stats, TaskEvent, TaskPhase, TaskState
 from core.runtime.shimv2 import bootstrap, ending, execs, messages, metering, minding, roots, sandboxes
 from core.runtime.shimv2.complaints import explained
-from core.runtime.shimv2.program import ShimProgram
+from core.runtime.shimv2.program import SERVICE, ShimProgram
 from core.runtime.shimv2.service import CREATE_SECONDS, TaskService, packed, talking
 
 _PHASES: Final[Mapping[int, TaskPhase]] = {
@@ -40,11 +40,15 @@ _PHASES: Final[Mapping[int, TaskPhase]] = {
     messages.PAUSED: TaskPhase.PAUSED,
     messages.PAUSING: TaskPhase.PAUSED,
 }
+CHECKPOINT_SECONDS: Final = 600.0
+_ENDING_SECONDS: Final = 10.0
 _GONE: Final = (NotFound, Unavailable, TimedOut)
 _END_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 2.0
 _MOST_SAID: Final = 16 << 10
 _UNBEGUN: Final = ":[2:INIT]"
+_WORK: Final = "work"
+"""The folder of a bundle in which runc's shim has CRIU work."""
 _BEGUN: Final = "started"
 """A file of the bundle, for the time when a shim does not say how its task is."""
 
@@ -107,9 +111,12 @@ class ShimV2(MonitoredTasks):
 
     def create(self, id: str) -> TaskState:
         """PREPARED → CREATED; raises the shim's or its runtime's complaint and leaves HALF_MADE."""
-        bundle = self._begun(id)
+        return self._made(id, self._begun(id), None)
+
+    def _made(self, id: str, bundle: Bundle, image: Path | None) -> TaskState:
+        """Have a shim create it, or restore it from `image`, and a minder watch it."""
         path = self.bundles.path(id)
-        with telling(f"creating {id}"):
+        with telling(f"{'creating' if image is None else 'restoring'} {id}"):
             fsio.make_private(self._eyes.runtime_root)
             self.bundles.begin(id)
             for name in minding.FIFOS:
@@ -123,8 +130,14 @@ class ShimV2(MonitoredTasks):
                         self._keep_shim(task, id)
                     monitor = self._identity(minder(), f"the minder of {id}")
                     placing.move_out(self._found, self._group, monitor.pid)
-                    first = self._create(task, id, path, bundle.record)
+                    first = self._create(task, id, path, bundle.record, image)
+                    if image is not None:  # what is written down begins to run with the start
+                        pid = task.call("Start", CHECKPOINT_SECONDS, id=id)["pid"]
+                        first = self._identity(pid, f"task {id}")
             placing.settle(self._found, self._launcher.group, first.pid, bundle.record.cgroup)
+            if image is not None:
+                placing.gather(self._found, self._launcher.group, first.pid, bundle.record.cgroup)
+                (path / _BEGUN).touch(mode=0o600)
             self.bundles.complete(id, Made(first, monitor))
         return self.state(id)
 
@@ -134,13 +147,15 @@ class ShimV2(MonitoredTasks):
         placing.move_out(self._found, self._group, pid)
         ending.record(shim, self.bundles.path(id))
 
-    def _create(self, task: TaskService, id: str, path: Path, record: Record) -> ProcessId:
+    def _create(self, task: TaskService, id: str, path: Path, record: Record, image: Path | None) -> ProcessId:
         streams = {"stdout": str(path / "stdout")}
         if not record.terminal:
             streams["stderr"] = str(path / "stderr")
         if record.stdin or record.terminal:
             streams["stdin"] = str(path / "stdin")
         wanted = {"terminal": record.terminal, "options": self._program.any(self._root), "rootfs": roots.kept(path)}
+        if image is not None:
+            wanted["checkpoint"] = str(image)
         said = task.call("Create", CREATE_SECONDS, id=id, bundle=str(path), **wanted, **streams)
         # Where no process of this node is the task's, its shim stands for it.
         return self._identity(said["pid"] or task.call("Connect", id=id)["shim_pid"], f"task {id}")
@@ -228,12 +243,34 @@ class ShimV2(MonitoredTasks):
         with self._talking(id) as task:
             task.call("Update", id=id, resources=packed("LinuxResources", resources))
 
+    def why_no_checkpoint(self, *, ending: bool) -> str:
+        """Of shims only runc's are known to, where CRIU works on this kernel."""
+        if not self._program.is_runc or self._program.has_sandboxes:
+            return f"of shims only containerd-shim-runc-v2 has checkpoints, without `sandbox: {SERVICE}`"
+        return criu.why_not(self._launcher)
+
+    def _check_checkpoints(self, *, ending: bool) -> None:
+        if why := self.why_no_checkpoint(ending=ending):
+            raise Unsupported(f"checkpoints: {why}")
+
     def checkpoint(self, id: str, folder: Path, *, ending: bool = False) -> None:
-        """Have what runs written into `folder`; with `ending` it ends by that. Raises what the runtime complains of."""
-        self._living(id)
+        """By the shim's `Checkpoint`. Raises what the runtime complains of."""
+        self._moving(id, TaskEvent.CHECKPOINT)
+        self._check_checkpoints(ending=ending)
+        fsio.make_private(self.bundles.path(id) / _WORK)
         with self._talking(id) as task:
             options = self._program.checkpointing(folder, ending=ending)
-            task.call("Checkpoint", CREATE_SECONDS, id=id, path=str(folder), options=options)
+            task.call("Checkpoint", CHECKPOINT_SECONDS, id=id, path=str(folder), options=options)
+        if ending and self.wait(id, _ENDING_SECONDS) is None:
+            raise Failed(f"{id} was written down, and goes on all the same")
+
+    def restore(self, id: str, folder: Path) -> TaskState:
+        """By the shim's `Create`, which is told of the checkpoint, and `Start`."""
+        bundle = self._begun(id)
+        self.bundles.begin(id)
+        self._check_checkpoints(ending=True)
+        fsio.make_private(self.bundles.path(id) / _WORK)
+        return self._made(id, bundle, folder)
 
     def stats(self, id: str) -> Stats:
         """Counters of the task's control group, or where there is nothing in it the shim's own; raises `NotFound`."""

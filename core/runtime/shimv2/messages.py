@@ -40,6 +40,7 @@ METHODS: Final[dict[str, tuple[Table, Table]]] = {
             "stdin": string(5),
             "stdout": string(6),
             "stderr": string(7),
+            "checkpoint": string(8),
             "options": message(10, ANY),
         },
         _PID,
