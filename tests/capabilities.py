@@ -18,14 +18,11 @@ EVERY: Final = (*PROCESSES, "wasm")
 
 _MODULE: Final = "a module is one function that runs: nothing else can be started in it"
 _NETWORK: Final = "a module has no network"
-_GUEST: Final = "its root is a disk in the guest"
 LACKS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
         "runc": {},
         "runc-v2": {},
         "vm": {
-            "cp": _GUEST,
-            "cp from a mount": _GUEST,
             "host network": "a machine has a card of its own",
             "own users": "the guest has users of its own anyway",
             "shared processes": "each container has its processes for itself in the guest",

@@ -308,12 +308,20 @@ def unpack(given: IO[bytes], root: int, path: str, budget: Budget) -> None:
         raise Invalid(f"it is no tar stream: {error}") from error
 
 
-def _lay_out(tar: tarfile.TarFile, member: tarfile.TarInfo, top: int, budget: Budget) -> None:
+def parts_of(member: tarfile.TarInfo) -> list[str]:
+    """The way to a member, name by name; raises `Invalid` where that leads out, or it is no file, folder or link."""
     parts = [part for part in member.name.split("/") if part not in ("", ".")]
     if ".." in parts or len(parts) > _DEPTH:
         raise Invalid(f"member {member.name[:100]!r} leads out, or too deep")
     if not (member.isreg() or member.isdir() or member.issym()):
         raise Invalid(f"member {member.name[:100]!r} is no file, folder or symbolic link")
+    if not (parts or member.isdir()):
+        raise Invalid("a member has no name")
+    return parts
+
+
+def _lay_out(tar: tarfile.TarFile, member: tarfile.TarInfo, top: int, budget: Budget) -> None:
+    parts = parts_of(member)
     with contextlib.ExitStack() as stack:
         here = top
         for part in parts if member.isdir() else parts[:-1]:

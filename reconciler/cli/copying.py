@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from core.errors import NotFound, Unsupported
+from core.errors import NotFound
 from reconciler.cli.context import Node, container_key, pass_node
 from reconciler.cli.terminal import tell
 from reconciler.cli.texts import counted
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from core.proc import ProcessId
     from core.runtime.copying import Budget, Place
+    from core.runtime.further import Carrying
+    from core.runtime.ports import Shim
+    from reconciler.model.identity import Key
 
 _ROOT: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 STREAM: Final = "-"
@@ -51,19 +54,26 @@ def command(node: Node, most: str, source: str, target: str) -> int:
       reconciler cp web:/data - | tar -tv
     """
     from core.runtime.copying import Budget
+    from core.runtime.further import Carrying
     from reconciler.model.kinds.quantities import parse_bytes
 
     given, wanted = _read(source), _read(target)
     if (given is None) == (wanted is None):
         raise click.UsageError("One of SOURCE and TARGET is CONTAINER:PATH, the other a path here or -.")
     budget = Budget(bytes=parse_bytes(most))
-    if given is not None:
-        with root_of(node, given.container) as root:
-            _out(root, given.path, target, budget)
-    elif wanted is not None:
-        budget.keep_set_id = True
-        with root_of(node, wanted.container) as root:
-            _into(root, wanted.path, source, budget)
+    budget.keep_set_id = wanted is not None
+    task = _task(node, (given or wanted).container)  # type: ignore[union-attr]  # one of the two is there
+    if isinstance(task.shim, Carrying):
+        if given is not None:
+            _out_of_machine(task.shim, task.id, given.path, target, budget)
+        elif wanted is not None:
+            _into_machine(task.shim, task.id, wanted.path, source, budget)
+    else:
+        with _root_of(node, task) as root:
+            if given is not None:
+                _out(root, given.path, target, budget)
+            elif wanted is not None:
+                _into(root, wanted.path, source, budget)
     if budget.skipped:
         tell(f"left out: {counted(budget.skipped, 'device, socket or fifo')}")
     return 0
@@ -74,18 +84,24 @@ def _read(text: str) -> Inside | None:
     return None if found is None else Inside(found[1], found[2] or "/")
 
 
-@contextlib.contextmanager
-def root_of(node: Node, container: str) -> Iterator[int]:
-    """The root of a container as its processes see it, or as they left it; raises `NotFound` when there is none."""
-    from core.runtime.ports import Reaching
+class _Task(NamedTuple):
+    key: Key
+    shim: Shim
+    id: str
+
+
+def _task(node: Node, container: str) -> _Task:
     from reconciler.wiring import runtime_of
 
     key = container_key(container)
     node.wanted(key)
-    shim, id = runtime_of(node.paths, node.store_to_write(), key.name)
-    if isinstance(shim, Reaching):
-        advice = f"Pack them with tar: reconciler exec {key.name} -- tar -c PATH; or use a volume."
-        raise Unsupported(f"copying: the files of {key} are in its virtual machine", advice=advice)
+    return _Task(key, *runtime_of(node.paths, node.store_to_write(), key.name))
+
+
+@contextlib.contextmanager
+def _root_of(node: Node, task: _Task) -> Iterator[int]:
+    """The root of a container as its processes see it, or as they left it; raises `NotFound` when there is none."""
+    key, shim, id = task
     pid = shim.state(id).pid
     bundle = node.paths.state / "bundles" / id / "rootfs"
     fd = None if pid is None else _live_root(pid, bundle)
@@ -133,11 +149,47 @@ def _into(root: int, path: str, source: str, budget: Budget) -> None:
     if source == STREAM:
         copying.unpack(sys.stdin.buffer, root, path, budget)
         return
+    with _opened_source(source) as place, copying.target_inside(root, path, _called(place)) as made:
+        copying.copy(place, made, budget)
+
+
+def _out_of_machine(shim: Carrying, id: str, path: str, target: str, budget: Budget) -> None:
+    from core.runtime import carried
+
+    name = os.path.basename(os.path.normpath("/" + path)) or "root"
+    with shim.copying(id, "out", path) as copy:
+        if target == STREAM:
+            carried.pack(copy.read, name, sys.stdout.buffer, budget)
+            return
+        with _here(target, name) as place:
+            carried.lay_out(copy.read, place, budget)
+
+
+def _into_machine(shim: Carrying, id: str, path: str, source: str, budget: Budget) -> None:
+    from core.runtime import carried
+
+    if source == STREAM:
+        with shim.copying(id, "merge", path) as copy, carried.told():
+            carried.unpack(sys.stdin.buffer, copy.write, budget)
+            copy.finish()
+        return
+    with _opened_source(source) as place, shim.copying(id, "in", path, _called(place)) as copy, carried.told():
+        carried.send(copy.write, place, budget)
+        copy.finish()
+
+
+def _called(place: Place) -> str:
+    return place.name if place.name != "." else "root"
+
+
+@contextlib.contextmanager
+def _opened_source(source: str) -> Iterator[Place]:
+    from core.runtime.copying import Place
+
     folder, name = os.path.split(os.path.abspath(source))
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with copying.target_inside(root, path, name or "root") as place:
-            copying.copy(copying.Place(fd, name or "."), place, budget)
+        yield Place(fd, name or ".")
     finally:
         os.close(fd)
 

@@ -30,6 +30,7 @@ from core.runtime.monitored import ALIVE, MonitoredTasks, telling
 from core.runtime.observing import Eyes
 from core.runtime.ports import ExecSpec, NewTask, Stats, TaskEvent, TaskPhase, TaskState
 from core.runtime.vm import execs
+from core.runtime.vm.copies import Copy
 from core.runtime.vm.disks import Disks, root_name, serial
 from core.runtime.vm.frames import VERSION
 from core.runtime.vm.installed import check_sharing, installed
@@ -239,6 +240,12 @@ class VmShim(MonitoredTasks):
             said = link.call("reach", whole + _REACH_MORE_SECONDS, port=port, path=path, timeout=whole)
         if not said["ok"]:
             raise Failed(str(said["message"])[:_MOST_TOLD])
+
+    @contextlib.contextmanager
+    def copying(self, id: str, way: str, path: str, name: str = "") -> Iterator[Copy]:
+        """See `Carrying`."""
+        with self._talking(self._bundle(id).record.sandbox) as link:
+            yield Copy(link, id, way=way, path=path, **({"name": name} if name else {}))
 
     def resize(self, id: str, columns: int, rows: int) -> None:
         """The size of its terminal."""

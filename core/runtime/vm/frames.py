@@ -28,6 +28,9 @@ Calls, with their parameters and results (all paths are the guest's):
               upper and work), makes the bundle, and the task up to, not including, its own program          → {pid}
     start     {id}
     exec      {id, process, stdin, stdout, stderr: STREAM|0}   process as in OCI config.json         → {exec}  a number
+              with `copy: {way, path, name}` in place of `process`: entries of `core.runtime.trees`. `out`: what is at
+              the path, on stdout; `in`: from stdin, one entry, into the folder at the path, else called so; `merge`:
+              from stdin, into the folder at the path; of both END or FAILED on stdout. The task need not run
     signal    {id, signal, everyone} | {exec, signal}
     resize    {id | exec, columns, rows}
     pids      {id}                                         → {pids}

@@ -27,7 +27,7 @@ INITRAMFS: Final = "initramfs"
 ABOUT: Final = "guest.json"
 _TOP: Final = Path(__file__).resolve().parents[3]
 _PACKAGES: Final = ("core/__init__.py", "core/runtime/__init__.py", "core/runtime/vm/__init__.py")
-_OURS: Final = (*_PACKAGES, "core/runtime/vm/frames.py")
+_OURS: Final = (*_PACKAGES, "core/runtime/vm/frames.py", "core/runtime/trees.py")
 _MAKERS: Final = ("cpio.py", "image.py", "kernels.py", "packages.py", "guest/init")
 _APPLETS: Final = ("cat", "chmod", "chroot", "insmod", "ip", "mkdir", "mount", "poweroff", "rmdir", "sh", "umount")
 _LIBRARIES: Final = ("lib/*-linux-gnu", "usr/lib/*-linux-gnu")
@@ -43,7 +43,7 @@ names.__file__ = top + "/core/runtime/vm/guest/names.py"
 with open(names.__file__) as source:
     exec(compile(source.read(), names.__file__, "exec"), names.__dict__)
 sys.modules["typing"] = names
-import core.runtime.vm.guest.agent, json.decoder, json.encoder, socket, fcntl, traceback
+import core.runtime.vm.guest.agent, core.runtime.vm.guest.copying, json.decoder, json.encoder, socket, fcntl, traceback
 import encodings.ascii, encodings.latin_1, encodings.idna
 import importlib._bootstrap_external as outside
 import marshal, os

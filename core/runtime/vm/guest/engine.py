@@ -18,6 +18,7 @@ from core.runtime.vm.guest.terminals import Handover
 
 _CRUN: Final = "/usr/bin/crun"
 _LONGEST_PATH: Final = 100  # of a socket's name
+_WAIT: Final = 0.02
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -104,6 +105,8 @@ class Engine:
     def exec(self, given: Given) -> Job:
         """See `frames`."""
         task = self._task(given)
+        if given.has("copy"):
+            return self._copy(task, given)
         task.running()
         process = given.object("process")
         self._numbers += 1
@@ -128,6 +131,27 @@ class Engine:
         self._follow(made, pid)
         return {"exec": number}
 
+    def _copy(self, task: Task, given: Given) -> dict[str, Any]:
+        from core.runtime.vm.guest import copying  # only where somebody copies: the start need not pay for it
+
+        if task.phase == "created" or task.ending:
+            raise Refused("not found", f"{task.id} has no files now")
+        wanted = copying.Wanted(Given(given.object("copy")))
+        self._numbers += 1
+        made = Process({"exec": self._numbers}, task.group, Streams(self._loop, self._send))
+        made.tidy = True
+        try:
+            made.streams.pipes(given)
+            pid = copying.begin(task, made.streams, wanted)
+            made.streams.handed_over()
+        except OSError:
+            made.streams.close()
+            raise
+        self._execs[self._numbers] = made
+        task.copies = [one for one in task.copies if one.alive()] + [made]
+        self._follow(made, pid)
+        return {"exec": self._numbers}
+
     def _follow(self, process: Process, pid: int) -> None:
         # after the answer has gone: the end of a process must not be told before its beginning
         process.pid = pid
@@ -147,7 +171,7 @@ class Engine:
         if given.flag("everyone"):
             process.group.signal(number)
         elif process.alive():
-            tell(process.pid, number)
+            tell(process.pid, signal.SIGTERM if process.tidy else number)
         return {}
 
     def resize(self, given: Given) -> dict[str, Any]:
@@ -202,7 +226,12 @@ class Engine:
         return {}
 
     def _undo(self, task: Task) -> Job:
-        task.phase = "stopped"
+        task.phase, task.ending = "stopped", True
+        for copy in task.copies:
+            if copy.alive():
+                tell(copy.pid, signal.SIGKILL)
+            while copy.alive():
+                yield self._loop.pause(_WAIT)
         yield from task.group.emptied(self._loop)
         argv = [_CRUN, "--root", f"{self._run}/crun", "--log", f"{task.folder}/log", "delete", "--force", task.id]
         yield self._children.exit_of(self._children.start(argv))

@@ -92,6 +92,8 @@ class Process:
         self.code: int | None = None
         self.oom = False
         self.exit: int | None = None
+        self.tidy = False
+        """It has something to remove before it ends: it is asked to end, not killed."""
         self._kills = group.oom_kills()
         self._ended: Callable[[Process], None] | None = None
 
@@ -132,6 +134,8 @@ class Task:
         self.group = Group(f"{TOP}/tasks/{id}")
         self.process = Process({"id": id}, self.group, streams)
         self.phase = "created"
+        self.ending = False
+        self.copies: list[Process] = []
 
     def state(self) -> dict[str, Any]:
         """As `state` tells it."""
