@@ -6,10 +6,12 @@ left when all is deleted is looked for when a runtime's node ends.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -230,6 +232,43 @@ def test_files_are_copied_out_and_in_or_that_is_refused(on: Every) -> None:
     if done.returncode == 0:
         assert on.st.exec("copied", "cat /in") == "brought\n"
     on.st.delete("container/copied", "volume/copied")
+
+
+def test_folders_streams_and_what_a_container_left_are_copied_and_no_link_leads_out(on: Every) -> None:
+    needs(on.runtime, "cp")
+    script = "mkdir -p /d/e; echo left >/d/e/f; chown 12:34 /d/e/f; chmod 640 /d/e/f; mkfifo /d/p; ln -s /etc /d/way"
+    on.st.must_apply(on.runs("leaves", script, **NEVER), on.does("takes", "sleeper"))
+    on.st.exited("leaves")
+    top = on.st.files / f"copies-{on.runtime}"
+    top.mkdir()
+    done = on.st.node.cli("cp", "leaves:/d", top / "got")
+    assert (done.returncode, "1 device, socket or fifo" in done.stderr) == (0, True), done
+    seen = (top / "got/e/f").stat()
+    assert (seen.st_uid, seen.st_gid, seen.st_mode & 0o7777) == (12, 34, 0o640)
+    assert (top / "got/way").readlink() == Path("/etc")
+    assert (top / "got/e/f").read_text() == "left\n"
+    command = partial(on.st.node.arguments, "cp")
+    packed = subprocess.run(command("leaves:/d", "-"), capture_output=True, check=True, timeout=60).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        assert sorted(tar.getnames()) == ["d", "d/e", "d/e/f", "d/way"]
+    subprocess.run(command("-", "takes:/tmp"), input=packed, check=True, timeout=60)
+    assert on.st.exec("takes", "cat /tmp/d/e/f; stat -c %u:%g:%a /tmp/d/e/f") == "left\n12:34:640\n"
+    refused = subprocess.run(command("-", "takes:/tmp"), input=tar_through("d/way/x"), check=False, timeout=60)
+    assert (refused.returncode, on.st.exec("takes", "ls /etc/x || echo none")) == (1, "none\n")
+    (top / "secret").write_text("ours")
+    on.st.exec("takes", f"ln -s {top} /out")
+    for words in (("takes:/out/secret", top / "stolen"), (top / "secret", "takes:/out/made")):
+        assert on.st.node.cli("cp", *words).returncode == 1
+    assert sorted(one.name for one in top.iterdir()) == ["got", "secret"]
+    on.st.delete("container/leaves", "container/takes")
+
+
+def tar_through(name: str) -> bytes:
+    """A tar stream of one file of that name."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    return out.getvalue()
 
 
 def test_a_process_has_no_more_capabilities_calls_and_places_to_write_than_it_was_given(on: Every) -> None:
