@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import tarfile
 from collections.abc import Iterator, Mapping
 from typing import IO, Final
@@ -125,5 +126,5 @@ def _entry(kind: Kind, name: bytes, size: int, member: tarfile.TarInfo) -> bytes
     made.times = (int(member.mtime * 1e9), int(member.mtime * 1e9))
     try:
         return made.encoded()
-    except ValueError as error:
+    except struct.error as error:
         raise Invalid(f"member {member.name[:100]!r}: {error}") from error

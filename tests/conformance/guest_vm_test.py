@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from core.process import find
+from core.runtime.trees import NAME, Entry, Kind
 from core.runtime.vm.frames import WINDOW
 from core.runtime.vm.installed import GUEST
 from tests.guests import CallFailed, Host, booted, spec, with_group
@@ -169,3 +170,25 @@ def test_a_machine_that_is_shut_down_goes_off(host: Host) -> None:
     host.ask("shutdown")
     with pytest.raises(AssertionError, match="the guest is gone"):
         host.until(lambda: False)
+
+
+def test_a_copy_that_is_given_up_leaves_nothing_and_one_that_waits_does_not_hold_up_a_delete(host: Host) -> None:
+    with Made(host, "copied", "sleep", "1000") as task:
+        first = host.streams(2)
+        copy = {"way": "in", "path": "/tmp/made", "name": "x"}
+        number = host.call("exec", id="copied", copy=copy, stdin=first, stdout=first + 1, stderr=0)["exec"]
+        entry = Entry(Kind.FILE, NAME, 1 << 20)
+        host.write(first, entry.encoded() + b"some")
+
+        def listed() -> bytes:
+            _, streams = task.exec("sh", "-c", "echo /tmp/.copy-* /tmp/made")
+            host.until(lambda: b"\n" in host.output[streams + 1])
+            return bytes(host.output[streams + 1])
+
+        host.until(lambda: b"*" not in listed())
+        host.call("signal", exec=number, signal=9)
+        assert host.exit(exec=number)["code"] == 1
+        assert listed() == b"/tmp/.copy-* /tmp/made\n"
+        first = host.streams(2)
+        host.call("exec", id="copied", copy=copy, stdin=first, stdout=first + 1, stderr=0)
+    assert "copied" not in host.call("state")["tasks"]
