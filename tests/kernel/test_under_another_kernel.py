@@ -68,7 +68,18 @@ TESTS: Final = (
     f"{CHECKPOINTS}::test_several_processes_are_taken_up_again_in_the_groups_of_the_task",
     f"{SHIM_CHECKPOINTS}::TestShimsCheckpoints::test_a_counter_in_memory_goes_on_counting_where_it_was",
 )
-WHOLE: Final = ("tests/conformance/shim_oci_test.py", APPARMOR, CHECKPOINTS, SHIM_CHECKPOINTS)
+LIMITS: Final = "tests/e2e/test_workloads_limits.py"
+"""With an agent and a registry in the machine."""
+WHOLE: Final = (
+    "tests/conformance/shim_oci_test.py",
+    APPARMOR,
+    CHECKPOINTS,
+    SHIM_CHECKPOINTS,
+    f"{LIMITS}::test_limits_are_on_the_cgroup_and_change_in_place_without_a_restart[runc]",
+    f"{LIMITS}::test_a_container_that_takes_too_much_memory_is_reported_as_oom_killed[runc]",
+    f"{LIMITS}::test_a_sandboxes_limit_holds_for_all_its_containers_together[runc]",
+    f"{LIMITS}::test_processors_and_io_weight_hold_and_change_in_place[runc]",
+)
 
 
 def _installed() -> Installed:
