@@ -23,7 +23,7 @@ from core import cgroups, fsio, proc
 from core.clock import Clock
 from core.errors import AgentError, Failed, MissingTool, NotFound, TimedOut, Unsupported
 from core.process import Launcher, find, foreground
-from core.runtime import conmon, criu, limits, placing
+from core.runtime import beginning, conmon, criu, limits, placing
 from core.runtime.bundle import Bundle, Bundles, Made
 from core.runtime.joining import joined
 from core.runtime.monitored import MonitoredTasks, telling
@@ -59,6 +59,11 @@ class Tools:
         """The name of the runtime's own folder (`--root`) below the state folder."""
         name = Path(self.runtime).name
         return name if name in _KNOWN else f"oci-{name}"
+
+    @property
+    def leaves_fifo(self) -> bool:
+        """Whether what it has created begins as `beginning` knows it."""
+        return Path(self.runtime).name == "runc"
 
     @property
     def unbegun(self) -> str:
@@ -141,8 +146,10 @@ class OciShim(MonitoredTasks):
 
     def start(self, id: str) -> TaskState:
         """CREATED → RUNNING (or STOPPED already, when it was quick)."""
-        self._moving(id, TaskEvent.START)
-        self._runtime("start", id)
+        first = self._moving(id, TaskEvent.START).pid
+        own = self._eyes.runtime_root / id
+        if first is None or not self._tools.leaves_fifo or not beginning.begin(own, first):
+            self._runtime("start", id)
         return self._eyes.state(id)
 
     def _runtime(self, *words: str, stdin: bytes = b"") -> None:
