@@ -260,7 +260,11 @@ def test_folders_streams_and_what_a_container_left_are_copied_and_no_link_leads_
     for words in (("takes:/out/secret", top / "stolen"), (top / "secret", "takes:/out/made")):
         assert on.st.node.cli("cp", *words).returncode == 1
     assert sorted(one.name for one in top.iterdir()) == ["got", "secret"]
-    on.st.delete("container/leaves", "container/takes")
+    on.st.must_apply(on.runs("frozen", "exec sleep 1000", security={"readOnlyRootfs": True}))
+    (top / "secret").write_bytes(bytes(1 << 20))
+    done = on.st.node.cli("cp", top / "secret", "frozen:/etc/")
+    assert (done.returncode, "ead-only" in done.stderr) == (1, True), done
+    on.st.delete("container/leaves", "container/takes", "container/frozen")
 
 
 def tar_through(name: str) -> bytes:

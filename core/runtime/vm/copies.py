@@ -66,15 +66,15 @@ class Copy:
             raise Failed("the copy broke off in the guest")
 
     def _send(self) -> None:
-        while not self._credit:
+        while not self._credit and not self._held and not self._ended:
             self._hear()
+        if self._held or self._ended:
+            trees.entry(self.read)  # it says why it has ended
+            raise Failed("the copy broke off in the guest")
         piece = bytes(self._waiting[: min(_CHUNK, self._credit)])
         del self._waiting[: len(piece)]
         self._credit -= len(piece)
         self._link.write(_IN, piece)
-        if self._held:
-            trees.entry(self.read)  # it says why it has ended
-            raise Failed("the copy broke off in the guest")
 
     def _hear(self) -> None:
         for frame in self._link.frames(_SECONDS):
