@@ -22,7 +22,7 @@ RESYNC_SECONDS: Final = 45.0
 """A resync, which comes every 30 s, and some time to do what it finds."""
 SHAKY: Final = """#!/bin/sh
 for word in "$@"; do
-  case $word in create|start|delete) verb=$word; break;; esac
+  case $word in create|delete) verb=$word; break;; esac
 done
 if rm "{flags}/$verb-before" 2>/dev/null; then kill -KILL $$; fi
 if rm "{flags}/$verb-after" 2>/dev/null; then runc "$@"; kill -KILL $$; fi
@@ -88,7 +88,7 @@ def test_fault_02_a_monitor_that_is_killed_is_seen_at_once_and_its_container_run
     st.delete("container/hit")
 
 
-@pytest.mark.parametrize("verb", ["create", "start", "delete"])
+@pytest.mark.parametrize("verb", ["create", "delete"])  # it is not asked to start: see core/runtime/beginning.py
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_fault_04_a_runtime_that_is_killed_in_a_call_leaves_nothing_half_made(
     st: Stage, flags: Path, verb: str, when: str
