@@ -28,6 +28,8 @@ _CHUNK: Final = 1 << 16
 _LONGEST: Final = 16 << 10
 """Bytes of a line after which it goes on as another piece."""
 _CLOCK: Final = SystemClock()
+_BATCH: Final = 64 << 10
+"""Bytes written to a log at once."""
 _FILES: Final = 0b11111
 """The capabilities that root keeps: CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID."""
 
@@ -81,7 +83,16 @@ class Log:
         wall = _CLOCK.wall()
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall)) + f".{int(wall % 1 * 1e9):09d}Z"
         head = f"{at} {stream} ".encode()
-        text = b"".join(head + mark + b" " + line + b"\n" for line, mark in pieces)
+        batch = b""
+        for line, mark in pieces:  # short lines grow twentyfold by their heads: what was read at once may be too much
+            text = head + mark + b" " + line + b"\n"
+            if len(batch) + len(text) > min(self._limit, _BATCH):
+                self._append(batch)
+                batch = b""
+            batch += text
+        self._append(batch)
+
+    def _append(self, text: bytes) -> None:
         if self._size + len(text) > self._limit:
             with contextlib.suppress(OSError):  # it cannot be made anew: then it grows on
                 os.rename(self._path, f"{self._path}.full")

@@ -166,12 +166,6 @@ def test_a_task_that_cannot_be_made_leaves_nothing(host: Host) -> None:
         assert host.exit(id="bad")["code"] == 0
 
 
-def test_a_machine_that_is_shut_down_goes_off(host: Host) -> None:
-    host.ask("shutdown")
-    with pytest.raises(AssertionError, match="the guest is gone"):
-        host.until(lambda: False)
-
-
 def test_a_copy_that_is_given_up_leaves_nothing_and_one_that_waits_does_not_hold_up_a_delete(host: Host) -> None:
     with Made(host, "copied", "sleep", "1000") as task:
         first = host.streams(2)
@@ -192,3 +186,9 @@ def test_a_copy_that_is_given_up_leaves_nothing_and_one_that_waits_does_not_hold
         first = host.streams(2)
         host.call("exec", id="copied", copy=copy, stdin=first, stdout=first + 1, stderr=0)
     assert "copied" not in host.call("state")["tasks"]
+
+
+def test_a_machine_that_is_shut_down_goes_off(host: Host) -> None:
+    host.ask("shutdown")
+    with pytest.raises(AssertionError, match="the guest is gone"):
+        host.until(lambda: False)

@@ -73,9 +73,9 @@ def test_a_machine_outlives_the_agent_and_the_next_one_goes_on_with_it(st: Stage
     eventually(lambda: st.exec("stays", "echo there") == "there\n", "it answers")
     assert st.pid("stays") == before
     assert st.node.cli("logs", "stays").stdout.count("begun") == 1
-    refused = st.node.cli("cp", "stays:/etc/passwd", st.files)
-    assert refused.returncode != 0
-    assert "in its virtual machine" in refused.stderr
+    copied = st.node.cli("cp", "stays:/etc/passwd", st.files)
+    assert copied.returncode == 0, copied.stderr
+    assert (st.files / "passwd").read_text().startswith("root:")
     st.delete("container/stays")
     assert not alive(before)
 
